@@ -1,0 +1,42 @@
+"""pyrovae: variational autoencoders as plain Pyro functions, with sparse and non-Gaussian priors.
+
+The pipeline, in the order of the rooms::
+
+    data         tensors in                         pv.data.digits().train
+    nn           networks, tensors to tensors       pv.nn.MLP(64, [256])
+    priors       p(z)                               pv.priors.Laplace(16)
+    likelihoods  p(x|z)                             pv.likelihoods.Bernoulli(network)
+    guides       q(z|x)                             pv.guides.Laplace(network, 16)
+    vae          model(x) and guide(x) for Pyro     pv.VAE(prior, likelihood, guide)
+    build        the same from names                pv.build_vae((64,), 16, prior="laplace")
+    train        the loop around Pyro's SVI         pv.fit(vae, x, epochs=50)
+    metrics      bounds and errors, per datum       pv.metrics.log_likelihood(vae, x)
+    plots        pictures                           pv.plots.reconstructions(vae, x)
+    cli          pyrovae fit | evaluate | encode | sample
+"""
+
+from pyrovae import build, data, distributions, guides, likelihoods, metrics, nn, plots, priors, train
+from pyrovae.build import build_vae, load, save
+from pyrovae.train import fit
+from pyrovae.vae import VAE
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "VAE",
+    "__version__",
+    "build",
+    "build_vae",
+    "data",
+    "distributions",
+    "fit",
+    "guides",
+    "likelihoods",
+    "load",
+    "metrics",
+    "nn",
+    "plots",
+    "priors",
+    "save",
+    "train",
+]

@@ -1,0 +1,251 @@
+"""A VAE from names and numbers, and a VAE to and from a folder.
+
+``build_vae`` is what the command line calls; what it was called with is the whole of ``config.json``'s model section.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from pyrovae import guards, guides, likelihoods, priors
+from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, Dictionary
+from pyrovae.vae import VAE
+
+__all__ = ["GUIDES", "LIKELIHOODS", "NETWORKS", "PRIORS", "build_vae", "by_name", "by_name_or_path", "load", "save"]
+
+PRIORS: dict[str, type[nn.Module]] = {
+    "normal": priors.Normal,
+    "laplace": priors.Laplace,
+    "student-t": priors.StudentT,
+}
+GUIDES: dict[str, type[nn.Module]] = {
+    "normal": guides.Normal,
+    "multivariate-normal": guides.MultivariateNormal,
+    "low-rank-normal": guides.LowRankMultivariateNormal,
+    "laplace": guides.Laplace,
+    "student-t": guides.StudentT,
+    "delta": guides.Delta,
+}
+LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {
+    "bernoulli": likelihoods.Bernoulli,
+    "continuous-bernoulli": likelihoods.ContinuousBernoulli,
+    "normal": likelihoods.Normal,
+    "laplace": likelihoods.Laplace,
+    "categorical": likelihoods.Categorical,
+    "poisson": likelihoods.Poisson,
+    "negative-binomial": likelihoods.NegativeBinomial,
+}
+NETWORKS = ("mlp", "conv", "dictionary")
+
+
+def build_vae(
+    event_shape: Sequence[int],
+    latent_dim: int,
+    prior: str = "normal",
+    likelihood: str = "bernoulli",
+    guide: str | None = None,
+    hidden: Sequence[int] = (400,),
+    network: str = "mlp",
+    num_classes: int | None = None,
+) -> VAE:
+    """A VAE from names: prior, a guide that fits it, likelihood, and the two networks.
+
+    Args:
+        event_shape: Shape of one datum.
+        latent_dim: Number of latent coordinates.
+        prior: A name of ``PRIORS``, or the import path of a class that takes ``latent_dim``.
+        likelihood: A name of ``LIKELIHOODS``, or the import path of a class that takes the decoder.
+        guide: A name of ``GUIDES``, or the import path of a class that takes the encoder and ``latent_dim``; None takes
+            the guide of the prior's own family.
+        hidden: Width of each hidden layer of the encoder, in reverse those of the decoder.
+        network: ``"mlp"``; ``"conv"`` for events ``(C, H, W)``, where ``hidden`` holds the one width between
+            convolutions and code; ``"dictionary"``, an MLP encoder and a linear decoder of unit-norm atoms.
+        num_classes: Of the categorical likelihood.
+
+    Raises: ValueError for an unknown name, with the nearest known one.
+    """
+    event_shape, hidden = tuple(int(n) for n in event_shape), tuple(int(n) for n in hidden)
+    if not isinstance(latent_dim, int) or latent_dim < 1:
+        raise ValueError(f"latent_dim must be a positive whole number, got {latent_dim!r}")
+    if not hidden or min(hidden) < 1:
+        raise ValueError(f"hidden must be positive widths, got {hidden}")
+    if network not in NETWORKS:
+        by_name("network", network, dict.fromkeys(NETWORKS))
+    likelihood_class = by_name_or_path("likelihood", likelihood, LIKELIHOODS)
+    prior_module = _made("prior", prior, PRIORS, latent_dim)
+    guide = guide or _matching_guide(prior, prior_module)
+    out_shape, options = event_shape, {}
+    if likelihood_class is likelihoods.Categorical:
+        if num_classes is None:
+            raise ValueError("num_classes must be given with the categorical likelihood")
+        out_shape, options = (math.prod(event_shape) * num_classes,), {"num_classes": num_classes}
+    encoder, decoder = _networks(network, event_shape, latent_dim, hidden, out_shape)
+    vae = VAE(
+        prior_module,
+        _made("likelihood", likelihood, LIKELIHOODS, decoder, **options),
+        _made("guide", guide, GUIDES, encoder, latent_dim),
+    )
+    vae.config = {
+        "event_shape": list(event_shape),
+        "latent_dim": latent_dim,
+        "prior": prior,
+        "likelihood": likelihood,
+        "guide": guide,
+        "hidden": list(hidden),
+        "network": network,
+        "num_classes": num_classes,
+    }
+    return vae
+
+
+def by_name(what: str, name: str, table: Mapping[str, Any]) -> Any:
+    """The entry of a table; an error that suggests the nearest name."""
+    if name in table:
+        return table[name]
+    nearest = difflib.get_close_matches(name.lower().replace("_", "-"), table, n=1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"one of {', '.join(table)}"
+    raise ValueError(f"unknown {what} {name!r}: {hint}")
+
+
+def by_name_or_path(what: str, name: str, table: Mapping[str, Any]) -> Any:
+    """The entry of a table, or what stands at a dotted import path."""
+    if name in table or "." not in name:
+        return by_name(what, name, table)
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a user's module may fail in any way while it is imported
+        raise ValueError(f"{what} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _made(what: str, name: str, table: Mapping[str, Any], *args: Any, **options: Any) -> nn.Module:
+    """A part made by its class; whatever a user's own class raises names the part."""
+    cls = by_name_or_path(what, name, table)
+    try:
+        module = cls(*args, **options)
+    except Exception as error:
+        if name in table:
+            raise
+        raise ValueError(f"{what} {name!r} cannot be made: {type(error).__name__}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{what} {name!r} must be a class of torch modules, got {module!r} from it")
+    return module
+
+
+def save(vae: VAE, folder: str | Path, **sections: Any) -> None:
+    """Write ``model.safetensors`` and ``config.json``; each file appears whole or not at all.
+
+    Args:
+        vae: Any VAE. One that ``build_vae`` did not make is saved without the means to build it again.
+        folder: Made when absent.
+        sections: More to keep in ``config.json``, by name; JSON values.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as partial:
+        (Path(partial) / "model.safetensors").write_bytes(safetensors.torch.save(_unshared(vae.state_dict())))
+        (Path(partial) / "config.json").write_text(json.dumps({"model": vae.config, **sections}, indent=2) + "\n")
+        for name in ("model.safetensors", "config.json"):
+            os.replace(Path(partial) / name, folder / name)
+
+
+def load(folder: str | Path, vae: VAE | None = None) -> VAE:
+    """The VAE that :func:`save` wrote.
+
+    Args:
+        folder: Holds ``model.safetensors`` and ``config.json``.
+        vae: One of the same parts to load into; needed when the saved one was not made by ``build_vae``.
+
+    Raises: FileNotFoundError, or ValueError when a file is cut short, foreign or of another model.
+    """
+    folder = Path(folder)
+    path = folder / "model.safetensors"
+    if vae is None:
+        config = read_config(folder)["model"]
+        if config is None:
+            raise ValueError(f"{str(folder)!r} holds a VAE made by hand: build it and pass it, load(folder, vae=...)")
+        try:
+            vae = build_vae(**config)
+        except TypeError as error:
+            raise ValueError(f"config.json in {str(folder)!r} is not of this pyrovae: {error}") from error
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model.safetensors in {str(folder)!r}")
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is cut short or not a model: {error}") from error
+    _check_tensors(path, vae, tensors)
+    vae.to(next((t.dtype for t in tensors.values() if t.is_floating_point()), None))
+    vae.load_state_dict(tensors, strict=False)  # tensors that two names share are saved once
+    return vae
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each tensor once, under its first name: modules may share one, and the file format may not."""
+    names: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        names.setdefault(tensor.data_ptr(), name)
+    return {name: tensors[name].contiguous() for name in names.values()}
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """``config.json`` of a run; FileNotFoundError or ValueError when it is not one."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no run in {str(folder)!r}: it has no config.json")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} is cut short or not JSON: {error}") from error
+    if not isinstance(config, dict) or "model" not in config:
+        raise ValueError(f"{str(path)!r} is not the config of a pyrovae run")
+    return config
+
+
+def _check_tensors(path: Path, vae: VAE, tensors: dict[str, Tensor]) -> None:
+    own = vae.state_dict()
+    shared = {t.data_ptr() for name, t in own.items() if name in tensors}
+    missing = [name for name, t in own.items() if name not in tensors and t.data_ptr() not in shared]
+    foreign = [name for name in tensors if name not in own]
+    if missing or foreign:
+        raise ValueError(f"{str(path)!r} is of another model: it lacks {missing[:3]} and has {foreign[:3]}")
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise ValueError(
+                f"{str(path)!r} is of another model: {name} has shape {tuple(tensor.shape)}, "
+                f"not {tuple(own[name].shape)}"
+            )
+
+
+def _matching_guide(name: str, prior: nn.Module) -> str:
+    if name in PRIORS:
+        return name
+    support = getattr(prior, "support", None)
+    if support is not None and guards.same_support(support, constraints.real):
+        return "normal"
+    raise ValueError(f"guide must be given with prior {name!r}, whose support is {support}")
+
+
+def _networks(
+    name: str, event_shape: tuple[int, ...], latent_dim: int, hidden: tuple[int, ...], out_shape: tuple[int, ...]
+) -> tuple[nn.Module, nn.Module]:
+    if name == "mlp":
+        return MLP(event_shape, hidden), MLP(latent_dim, hidden[::-1], out_shape)
+    if name == "dictionary":
+        return MLP(event_shape, hidden), Dictionary(latent_dim, out_shape, unit_norm=True)
+    if len(event_shape) != 3 or out_shape != event_shape:
+        raise ValueError(f'network "conv" needs images (channels, height, width), got event_shape {event_shape}')
+    encoder = ConvEncoder((event_shape[0], event_shape[1], event_shape[2]), hidden=hidden[-1])
+    return encoder, ConvDecoder(latent_dim, (event_shape[0], event_shape[1], event_shape[2]), hidden=hidden[-1])

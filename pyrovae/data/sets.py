@@ -1,0 +1,252 @@
+"""Data sets and their batches.
+
+A data set is a :class:`Data`: three splits as whole tensors, one row per datum. Batches are cut by indexing the tensor.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pyrovae.data.downloads import read_torchvision
+from pyrovae.data.files import Source, read_images, read_table
+
+__all__ = ["NAMES", "Data", "batches", "digits", "fashion_mnist", "from_file", "load", "mnist", "rows", "split"]
+
+NAMES = ("digits", "mnist", "fashion-mnist")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Three splits of a data set, each ``(N, *event_shape)``.
+
+    Args:
+        name: What it is called on screen.
+        train: Used to train. Under dynamic binarisation these are the grey values that ``transform`` draws from.
+        val: Used to choose: when to stop, which weights to keep.
+        test: Used once, for the numbers that are reported.
+        transform: Applied to each training batch; None leaves it as it is.
+        image_shape: ``(C, H, W)`` when the rows are images, flattened or not.
+        labels: The label of each row, by split, where there are any.
+    """
+
+    name: str
+    train: Tensor
+    val: Tensor
+    test: Tensor
+    transform: Callable[[Tensor], Tensor] | None = None
+    image_shape: tuple[int, int, int] | None = None
+    labels: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one datum."""
+        return tuple(self.train.shape[1:])
+
+    def reshape(self, event_shape: tuple[int, ...]) -> Data:
+        """The same data with each row in another shape."""
+        splits = {name: getattr(self, name).reshape(-1, *event_shape) for name in ("train", "val", "test")}
+        return Data(self.name, **splits, transform=self.transform, image_shape=self.image_shape, labels=self.labels)
+
+
+def digits(binarize: str | None = "static", seed: int = 0) -> Data:
+    """1,797 handwritten digits of 8×8 pixels, from scikit-learn; rows of 64.
+
+    Args:
+        binarize: ``"static"``, ``"dynamic"`` or None, see :func:`split`.
+        seed: Of the split 80/10/10 and of the binarisation.
+    """
+    return load("digits", None, binarize, seed)
+
+
+def mnist(data_dir: str | Path | None = None, binarize: str | None = "static", seed: int = 0) -> Data:
+    """MNIST: 50,000 / 10,000 / 10,000 digits of 28×28 pixels; rows of 784. The test set is the official one.
+
+    Args:
+        data_dir: Folder that holds (or will hold) ``MNIST/raw``; then ``PYROVAE_DATA``, then the user's cache.
+        binarize: ``"static"``, ``"dynamic"`` or None, see :func:`split`.
+        seed: Of the split of the 60,000 into training and validation, and of the binarisation.
+
+    Raises: FileNotFoundError when it is not there and cannot be downloaded.
+    """
+    return load("mnist", data_dir, binarize, seed)
+
+
+def fashion_mnist(data_dir: str | Path | None = None, binarize: str | None = "static", seed: int = 0) -> Data:
+    """Fashion-MNIST, as :func:`mnist`: pictures of clothes in the same shapes and numbers."""
+    return load("fashion-mnist", data_dir, binarize, seed)
+
+
+def from_file(path: str | Path, binarize: str | None = None, seed: int = 0) -> Data:
+    """A user's own data: ``.npy``, ``.npz``, ``.csv``, ``.pt`` or a folder of images; the first dimension is the datum.
+
+    Each datum becomes one row of numbers; ``Data.reshape(data.image_shape)`` makes images of them again.
+
+    Args:
+        path: An ``.npz`` holds one array or one called ``x``; a ``.csv`` numbers, with or without a header; a ``.pt`` a
+            tensor, or a dictionary with a tensor ``x``, read with ``weights_only=True``; a folder images of one size,
+            read into [0, 1], sub-folders included. An array ``(N, H, W)`` or ``(N, C, H, W)`` is taken for images.
+        binarize: As in :func:`split`.
+        seed: Of the split 80/10/10 and the binarisation.
+
+    Raises: FileNotFoundError, or ValueError that names the file and what is wrong with it.
+    """
+    return _split_source(Path(path).name, _read(Path(path)), binarize, seed)
+
+
+def load(name: str | Path, data_dir: str | Path | None = None, binarize: str | None = None, seed: int = 0) -> Data:
+    """A data set by name (``digits``, ``mnist``, ``fashion-mnist``) or by path, as the command line takes it."""
+    return _split_source(Path(name).name, _source(name, data_dir), binarize, seed)
+
+
+def rows(name: str | Path, data_dir: str | Path | None = None, binarize: str | None = None, seed: int = 0) -> Tensor:
+    """Every row of a data set in its own order, binarised once where it is binarised; MNIST's test set comes last."""
+    source = _source(name, data_dir)
+    x = _checked(str(name), source.x if source.test is None else torch.cat([source.x, source.test]))
+    return x if binarize is None else _binarized(str(name), x, torch.Generator().manual_seed(seed))
+
+
+def split(
+    name: str,
+    x: Tensor,
+    *,
+    binarize: str | None = None,
+    seed: int = 0,
+    fractions: tuple[float, float] = (0.1, 0.1),
+    test: Tensor | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    labels: Tensor | None = None,
+    test_labels: Tensor | None = None,
+) -> Data:
+    """Cut rows at random into training, validation and test, and binarise them.
+
+    Args:
+        name: What the data set is called on screen.
+        x: ``(N, *event_shape)``.
+        binarize: ``"static"`` draws each pixel once from a Bernoulli with its grey value as probability
+            (Salakhutdinov and Murray, 2008); ``"dynamic"`` draws the training pixels anew in each batch, the rest once;
+            None keeps grey values.
+        seed: Of the permutation and of the draws.
+        fractions: Of validation and test.
+        test: Rows that are the test set already; then only validation is cut off.
+        image_shape: ``(C, H, W)`` of a row.
+        labels: One for each row of x.
+        test_labels: One for each row of ``test``.
+    """
+    if binarize not in (None, "static", "dynamic"):
+        raise ValueError(f'binarize must be "static", "dynamic" or None, got {binarize!r}')
+    x = _checked(name, x)
+    generator = torch.Generator().manual_seed(seed)
+    n_val = max(1, round(fractions[0] * len(x)))
+    n_test = max(1, round(fractions[1] * len(x))) if test is None else 0
+    if len(x) < n_val + n_test + 1:
+        raise ValueError(f"data: {name} has {len(x)} rows, too few to split into training, validation and test")
+    order = torch.randperm(len(x), generator=generator)
+    cut = dict(zip(("test", "val", "train"), order.split([n_test, n_val, len(x) - n_test - n_val]), strict=True))
+    parts = {part: x[index] for part, index in cut.items()}
+    named = {} if labels is None else {part: labels[index] for part, index in cut.items()}
+    if test is not None:
+        parts["test"] = _checked(name, test)
+        named = named if test_labels is None else {**named, "test": test_labels}
+    drawn = {"static": ("train", "val", "test"), "dynamic": ("val", "test"), None: ()}[binarize]
+    for part in drawn:
+        parts[part] = _binarized(name, parts[part], generator)
+    transform = torch.bernoulli if binarize == "dynamic" else None
+    return Data(name, **parts, transform=transform, image_shape=image_shape, labels=named)
+
+
+def batches(
+    x: Tensor | Dataset[Any] | Iterable[Any],
+    batch_size: int = 128,
+    *,
+    shuffle: bool = True,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[Tensor]:
+    """One pass over x in batches. A tensor is cut by indexing, a Dataset goes through a DataLoader, and whatever else
+    can be iterated is taken as it is. Of a pair ``(x, label)`` the first is kept.
+
+    Args:
+        x: ``(N, *event_shape)``, a Dataset, or a DataLoader.
+        batch_size: The last batch may be smaller.
+        shuffle: Whether the rows come in a new random order.
+        transform: Applied to each batch.
+        generator: Of the order; None is torch's own.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    source: Iterable[Any]
+    if isinstance(x, Tensor):
+        order = torch.randperm(len(x), generator=generator).to(x.device) if shuffle else None
+        source = x.split(batch_size) if order is None else (x[index] for index in order.split(batch_size))
+    elif isinstance(x, Dataset):
+        source = DataLoader(x, batch_size, shuffle=shuffle, generator=generator)
+    else:
+        source = x
+    for batch in source:
+        batch = batch[0] if isinstance(batch, (tuple, list)) else batch
+        yield batch if transform is None else transform(batch)
+
+
+def _checked(name: str, x: Tensor) -> Tensor:
+    if x.dim() < 2 or x.numel() == 0:
+        raise ValueError(f"data: {name} must have rows and columns, got shape {tuple(x.shape)}")
+    bad = ~torch.isfinite(x)
+    if bad.any():
+        place = tuple(int(i) for i in bad.nonzero()[0])
+        raise ValueError(
+            f"data: {name} has {x[place].item()} at index {place}, and {int(bad.sum())} such values in all"
+        )
+    return x
+
+
+def _binarized(name: str, x: Tensor, generator: torch.Generator) -> Tensor:
+    if not bool(((x >= 0) & (x <= 1)).all()):
+        raise ValueError(f"data: {name} has values outside [0, 1], which are no probabilities to binarise by")
+    return torch.bernoulli(x, generator=generator)
+
+
+def _source(name: str | Path, data_dir: str | Path | None) -> Source:
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        return Source(torch.from_numpy(bunch.data).float() / 16, (1, 8, 8), torch.from_numpy(bunch.target))
+    if name in ("mnist", "fashion-mnist"):
+        return read_torchvision("MNIST" if name == "mnist" else "FashionMNIST", data_dir)
+    if not Path(name).exists():
+        nearest = difflib.get_close_matches(str(name), NAMES, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise FileNotFoundError(f"data: {str(name)!r} is neither {', '.join(NAMES)} nor a file or folder{hint}")
+    return _read(Path(name))
+
+
+def _split_source(name: str, source: Source, binarize: str | None, seed: int) -> Data:
+    return split(
+        name,
+        source.x,
+        binarize=binarize,
+        seed=seed,
+        fractions=(0.1, 0.1) if source.test is None else (1 / 6, 0.0),
+        test=source.test,
+        image_shape=source.image_shape,
+        labels=source.labels,
+        test_labels=source.test_labels,
+    )
+
+
+def _read(path: Path) -> Source:
+    if not path.exists():
+        raise FileNotFoundError(f"data: there is no file or folder {str(path)!r}")
+    x = read_images(path) if path.is_dir() else read_table(path)
+    if x.dim() not in (3, 4):
+        return Source(x.flatten(1))
+    channels, height, width = (1, *x.shape[1:]) if x.dim() == 3 else tuple(x.shape[1:])
+    return Source(x.flatten(1), (channels, height, width))

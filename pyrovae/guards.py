@@ -1,0 +1,242 @@
+"""What Pyro would train wrongly in silence, caught at the first step.
+
+:class:`~pyrovae.VAE` opens :class:`ModelSites` and :class:`GuideSites` around the sites of its two functions. Each is a
+Pyro ``Messenger`` that only looks: it reads the finished sites, compares them with those of the other function (which
+Pyro's replay handler holds) and raises where the objective that runs would be wrong without saying so. The ``S``
+numbers are those of the list in ``docs/guards.md``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.distribution import Distribution
+from pyro.infer import JitTraceMeanField_ELBO, RenyiELBO, TraceEnum_ELBO, TraceGraph_ELBO
+from pyro.infer.elbo import ELBO
+from pyro.nn import PyroModule
+from pyro.params.param_store import ParamStoreDict
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.replay_messenger import ReplayMessenger
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.util import site_is_subsample
+from torch import nn
+from torch.distributions import constraints
+
+__all__ = ["GuideSites", "ModelSites", "check_sites", "check_support", "register", "same_support"]
+
+_UNSAFE_DRAWS = (dist.Logistic, dist.SkewLogistic, dist.SoftLaplace)
+
+
+def register(module: nn.Module) -> None:
+    """What ``pyro.module`` does, under a name that no other live module has, never with another module's tensors (S8).
+
+    Pyro's parameter store is global and its first tensor under a name stays: a second model under the same name, a
+    replaced layer, or ``load_state_dict(assign=True)`` leaves the optimizer stepping tensors that nobody reads.
+    """
+    if torch.jit.is_tracing() and isinstance(_running_objective(), JitTraceMeanField_ELBO):
+        raise ValueError("JitTraceMeanField_ELBO traces anew at every step (S9): use TraceMeanField_ELBO")
+    store: Any = pyro.get_param_store()
+    name = f"{type(module).__name__}-{id(module):x}"
+    names = {f"{name}$$${key}": value for key, value in module.named_parameters()}
+    for full_name, value in names.items():
+        if full_name in store and store[full_name] is not value:
+            del store[full_name]
+    if not any(full_name in store for full_name in names):
+        weakref.finalize(module, _forget, list(names)).atexit = False
+    for submodule in module.modules():
+        if isinstance(submodule, PyroModule):
+            _check_owner(submodule, store)
+    for full_name, value in names.items():
+        if value.requires_grad:  # frozen parameters are frozen: pyro.module would warn at every step
+            pyro.param(full_name, value)
+
+
+def _forget(names: list[str]) -> None:
+    """Take the parameters of a module that is gone out of the store, which would keep their memory."""
+    store: ParamStoreDict = pyro.get_param_store()
+    for full_name in names:
+        if full_name in store:
+            del store[full_name]
+
+
+def _check_owner(module: PyroModule, store: Any) -> None:
+    for key in module._pyro_params:
+        full_name = f"{module._pyro_name}.{key}" if module._pyro_name else key
+        if full_name in store and store[full_name].unconstrained() is not module._parameters[f"{key}_unconstrained"]:
+            raise ValueError(
+                f"the PyroParam {full_name!r} belongs to another model of this process, which Pyro would train instead "
+                f"of this one: give the module a name of its own, super().__init__(name=...), or use nn.Parameter"
+            )
+
+
+def same_support(p: constraints.Constraint, q: constraints.Constraint) -> bool:
+    """Whether two supports are one set: event dimensions and the closure of an interval (a null set) do not count."""
+    return _set(p) == _set(q)
+
+
+def _set(support: constraints.Constraint) -> str:
+    while hasattr(support, "base_constraint"):  # of Independent and of MixtureSameFamily
+        support = support.base_constraint
+    return repr(support).replace("GreaterThanEq", "GreaterThan").replace("HalfOpenInterval", "Interval")
+
+
+def check_support(prior: Any, guide: Any) -> None:
+    """Refuse a guide on another set than the prior's: the KL is infinite, and Pyro's sampled one a finite number."""
+    p, q = getattr(prior, "support", None), getattr(guide, "support", None)
+    if p is None or q is None or same_support(p, q):
+        return
+    root = type(guide).mro()[type(guide).mro().index(nn.Module) - 1]
+    fits = sorted(g.__name__ for g in _descendants(root) if g.support is not None and same_support(g.support, p))
+    raise ValueError(
+        f"guide {type(guide).__name__} has support {_set(q)} but prior {type(prior).__name__} has support {_set(p)}; "
+        f"guides that fit: {', '.join(fits) or 'none here, write one with the same support'}"
+    )
+
+
+def _descendants(cls: Any) -> set[Any]:
+    return {cls}.union(*(_descendants(c) for c in cls.__subclasses__()))
+
+
+class _Sites(Messenger):
+    """Keeps the sample sites that finish inside it."""
+
+    def __enter__(self) -> Any:
+        self.sites: dict[str, Any] = {}
+        return super().__enter__()
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not site_is_subsample(msg):
+            self.sites[msg["name"]] = msg
+            self.look(msg)
+
+    def look(self, site: Any) -> None:
+        """Called with each site as it finishes."""
+
+
+class ModelSites(_Sites):
+    """Around the sites of a model: its data fit its likelihood, its latent sites are the guide's.
+
+    As every Messenger it also wraps a function: ``ModelSites()(model)``.
+    """
+
+    def look(self, site: Any) -> None:
+        if site["is_observed"]:
+            got = tuple(site["value"].shape[site["value"].dim() - site["fn"].event_dim :])
+            if got != tuple(site["fn"].event_shape):
+                raise ValueError(
+                    f"{site['name']} has shape {got} per datum, the likelihood {tuple(site['fn'].event_shape)}"
+                )
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+        super().__exit__(exc_type, exc_value, traceback)
+        replay = next((h for h in reversed(_PYRO_STACK) if isinstance(h, ReplayMessenger) and h.trace), None)
+        if exc_type is None and replay is not None:
+            check_sites(self.sites, replay.trace.nodes)  # type: ignore[union-attr]
+
+
+class GuideSites(_Sites):
+    """Around the sites of a guide: each has the gradient that the running objective takes it to have."""
+
+    def look(self, site: Any) -> None:
+        _check_gradient(site)
+
+
+def check_sites(model: dict[str, Any], guide: dict[str, Any]) -> None:
+    """Raise unless the latent sites of a model and a guide pair up: names (S15), plates (S14), scales, masks (S1)."""
+    p, q = _latent(model), _latent(guide)
+    q = {name: site for name, site in q.items() if name in p or not site["infer"].get("is_auxiliary")}
+    if set(p) != set(q):
+        raise ValueError(
+            f"the guide samples the sites {sorted(q)}, the model {sorted(p)}: Pyro trains on with only a warning (S15)"
+        )
+    for name in p:
+        if not (_equal(p[name]["scale"], q[name]["scale"]) and _equal(p[name]["mask"], q[name]["mask"])):
+            raise ValueError(
+                f"site {name!r} has scale {p[name]['scale']} and mask {p[name]['mask']} in the model but "
+                f"{q[name]['scale']} and {q[name]['mask']} in the guide: put poutine.scale, poutine.mask and plates of "
+                f"the same size around both, or Pyro's objectives are wrong, each in its own way (S1, S14)"
+            )
+        plates = [{f.name: f.size for f in site["cond_indep_stack"]} for site in (p[name], q[name])]
+        if any(plates[1].get(plate, size) != size for plate, size in plates[0].items()):
+            raise ValueError(f"site {name!r} stands in plates {plates[0]} in the model, {plates[1]} in the guide (S14)")
+        p_support, q_support = p[name]["fn"].support, q[name]["fn"].support
+        if not same_support(p_support, q_support):
+            raise ValueError(
+                f"site {name!r} has support {_set(p_support)} in the model but {_set(q_support)} in the guide"
+            )
+
+
+def _latent(sites: dict[str, Any]) -> dict[str, Any]:
+    return {name: site for name, site in sites.items() if site["type"] == "sample" and _is_latent(site)}
+
+
+def _is_latent(site: Any) -> bool:
+    # EnergyDistance draws what is observed, and marks it
+    return not (site["is_observed"] or site["infer"].get("was_observed") or site_is_subsample(site))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
+        a, b = (torch.as_tensor(1.0 if v is None else v) for v in (a, b))
+        return a is b or bool((a == b.to(a)).all())
+    return (a is not False) == (b is not False) if isinstance(a, bool) or isinstance(b, bool) else a == b
+
+
+def _check_gradient(site: Any) -> None:
+    name, fn = site["name"], site["fn"]
+    base, wrapped = fn, False
+    while isinstance(base, torch.distributions.Independent) and not _own_score_parts(base):
+        base, wrapped = base.base_dist, True
+    if isinstance(base, _UNSAFE_DRAWS):
+        raise ValueError(
+            f"site {name!r}: Pyro's {type(base).__name__}.rsample returns -inf about once in 2^24 draws (S7), which "
+            f"turns every parameter into NaN"
+        )
+    partial = _own_score_parts(base)
+    if partial and wrapped:
+        raise ValueError(
+            f"site {name!r}: to_event() drops the score_parts of {type(base).__name__}, and with them a part of the "
+            f"gradient (S2): give the class a to_event of its own that keeps them"
+        )
+    straight_through = isinstance(base, dist.OneHotCategoricalStraightThrough)
+    if fn.has_rsample and not (partial or straight_through):
+        return
+    objective = _running_objective()
+    if isinstance(objective, RenyiELBO) and not fn.has_rsample:
+        raise ValueError(
+            f"site {name!r}: RenyiELBO gives a {type(base).__name__} guide, which is not reparametrised, a gradient of "
+            f"zero (S5): use Trace_ELBO or TraceGraph_ELBO"
+        )
+    if isinstance(objective, TraceGraph_ELBO) and partial:
+        raise ValueError(
+            f"site {name!r}: TraceGraph_ELBO ignores the score_parts of {type(base).__name__} (S3): use Trace_ELBO"
+        )
+    if isinstance(objective, TraceEnum_ELBO) and straight_through and site["infer"].get("enumerate"):
+        raise ValueError(
+            f"site {name!r}: TraceEnum_ELBO loses the weights of an enumerated {type(base).__name__} (S4): "
+            f"use OneHotCategorical"
+        )
+
+
+def _own_score_parts(fn: Any) -> bool:
+    wrappers = (dist.MaskedDistribution, dist.ExpandedDistribution)
+    while isinstance(fn, wrappers):
+        fn = fn.base_dist
+    plain = (Distribution.score_parts, dist.torch_distribution.TorchDistributionMixin.score_parts)
+    return not isinstance(fn, dist.Delta) and type(fn).score_parts not in plain
+
+
+def _running_objective() -> ELBO | None:
+    """The Pyro objective on whose behalf this runs. Pyro hands it to nobody, so the call stack is read."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ELBO):
+            return owner
+        frame = frame.f_back
+    return None

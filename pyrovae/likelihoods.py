@@ -1,0 +1,235 @@
+r"""Likelihoods p(x|z): a network that maps z to one tensor of the shape of x, and the distribution around it.
+
+Every data dimension is in the event: ``log_prob`` is one number per datum, in nats.
+"""
+
+from __future__ import annotations
+
+import math
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.nn import functional
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "ContinuousBernoulli",
+    "Laplace",
+    "Likelihood",
+    "NegativeBinomial",
+    "Normal",
+    "Poisson",
+]
+
+RATE_FLOOR = 1e-8
+
+
+class Likelihood(nn.Module):
+    """p(x|z): write ``forward(z)``, which returns the distribution of x with all data dimensions in the event.
+
+    Args:
+        network: Maps z ``(*batch, D)`` to ``(*batch, *event_shape)``.
+    """
+
+    support: constraints.Constraint = constraints.real
+    hint: str = "the data must be finite numbers"
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        raise NotImplementedError(f"{type(self).__name__} must define forward(z)")
+
+    def output(self, z: Tensor) -> Tensor:
+        """The network at z, whose batch dimensions it sees as one: some layers (BatchNorm) take no more than that."""
+        out = self.network(z.reshape(-1, z.shape[-1]))
+        return out.reshape(*z.shape[:-1], *out.shape[1:])
+
+    def mean(self, z: Tensor) -> Tensor:
+        """E[x|z], what a reconstruction shows."""
+        return self(z).mean
+
+    def check(self, x: Tensor) -> None:
+        """Raise ValueError, naming the first bad value, unless all of x is where this likelihood has a density."""
+        for bad, what in ((~torch.isfinite(x), ""), (~self.support.check(x), f" under {type(self).__name__}")):
+            if bad.any():
+                place = tuple(int(i) for i in bad.nonzero()[0])
+                raise ValueError(
+                    f"data: the value {x[place].item():.6g} at index {place} does not fit{what}: {self.hint}"
+                )
+
+
+class Bernoulli(Likelihood):
+    r"""Binary data: :math:`p(x|z) = \prod_i \sigma(l_i)^{x_i} (1-\sigma(l_i))^{1-x_i}` with logits :math:`l = f(z)`."""
+
+    support = constraints.boolean
+    hint = "it takes 0 and 1; binarise grey values, or use ContinuousBernoulli"
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        logits = self.output(z)
+        return dist.Bernoulli(logits=logits).to_event(_event_dim(logits, z))
+
+
+class ContinuousBernoulli(Likelihood):
+    r"""Grey values in [0, 1]: :math:`p(x|z) = \prod_i C(\lambda_i) \lambda_i^{x_i} (1-\lambda_i)^{1-x_i}`,
+    :math:`\lambda = \sigma(f(z))`, where :math:`C` makes it a density, which the cross-entropy of grey values is not.
+
+    References: Loaiza-Ganem and Cunningham (2019), "The continuous Bernoulli: fixing a pervasive error in variational
+    autoencoders", eq. 4.
+    """
+
+    support = constraints.unit_interval
+    hint = "it takes values in [0, 1]; rescale the data, or use Normal"
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        logits = self.output(z)
+        return dist.ContinuousBernoulli(logits=logits).to_event(_event_dim(logits, z))
+
+
+class Normal(Likelihood):
+    r"""Real data: :math:`p(x|z) = \prod_i N(x_i;\, f_i(z),\, s_i^2)`.
+
+    Args:
+        network: Gives the mean.
+        scale: The standard deviation :math:`s`: a number (fixed), ``"shared"`` (one, learned) or ``"per-pixel"`` (one
+            for each data dimension, learned; the network must say its ``out_shape``).
+        floor: Lower end of a learned scale. Without it the likelihood of a constant pixel has no upper bound.
+    """
+
+    def __init__(self, network: nn.Module, scale: float | str = "shared", floor: float = 0.01) -> None:
+        super().__init__(network)
+        self.scale = _Positive("scale", scale, floor, network)
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        loc = self.output(z)
+        return dist.Normal(loc, self.scale(loc)).to_event(_event_dim(loc, z))
+
+
+class Laplace(Likelihood):
+    r"""Real data with outliers: :math:`p(x|z) = \prod_i \frac{1}{2 b_i} \exp(-|x_i - f_i(z)| / b_i)`.
+
+    Args:
+        network: Gives the median.
+        scale: :math:`b`, as in :class:`Normal`.
+        floor: Lower end of a learned scale.
+    """
+
+    def __init__(self, network: nn.Module, scale: float | str = "shared", floor: float = 0.01) -> None:
+        super().__init__(network)
+        self.scale = _Positive("scale", scale, floor, network)
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        loc = self.output(z)
+        return dist.Laplace(loc, self.scale(loc)).to_event(_event_dim(loc, z))
+
+
+class Categorical(Likelihood):
+    r"""Each data dimension one of ``num_classes``: :math:`p(x_i = c|z) = softmax(f_i(z))_c`.
+
+    Args:
+        network: Gives ``num_classes`` logits for each data dimension, those of the first dimension first:
+            ``(*batch, D * num_classes)``.
+        num_classes: Number of classes :math:`C`; x holds 0 … C-1.
+    """
+
+    hint = "it takes whole numbers from 0 to num_classes - 1"
+
+    def __init__(self, network: nn.Module, num_classes: int) -> None:
+        super().__init__(network)
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+        out_features = getattr(network, "out_features", num_classes)
+        if out_features % num_classes:
+            raise ValueError(f"num_classes = {num_classes} does not divide the network's out_features = {out_features}")
+        self.num_classes = num_classes
+        self.support = constraints.integer_interval(0, num_classes - 1)
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        return dist.Categorical(logits=self.output(z).unflatten(-1, (-1, self.num_classes))).to_event(1)
+
+    def mean(self, z: Tensor) -> Tensor:
+        """The most probable class: a category has no mean."""
+        return self(z).base_dist.logits.argmax(-1).to(z.dtype)
+
+
+class Poisson(Likelihood):
+    r"""Counts: :math:`p(x|z) = \prod_i r_i^{x_i} e^{-r_i} / x_i!` with rate
+    :math:`r = softplus(f(z)) + 10^{-8}`.
+
+    The softplus grows linearly where an exponential overflows; the constant keeps log r finite where it underflows.
+    """
+
+    support = constraints.nonnegative_integer
+    hint = "it takes counts 0, 1, 2, …"
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        out = self.output(z)
+        return dist.Poisson(functional.softplus(out) + RATE_FLOOR).to_event(_event_dim(out, z))
+
+
+class NegativeBinomial(Likelihood):
+    r"""Counts more spread than Poisson's: mean :math:`m = softplus(f(z)) + 10^{-8}`, variance
+    :math:`m + m^2 / k`.
+
+    .. math:: p(x|z) = \prod_i \frac{\Gamma(x_i + k_i)}{x_i!\,\Gamma(k_i)}
+              \left(\frac{k_i}{k_i + m_i}\right)^{k_i} \left(\frac{m_i}{k_i + m_i}\right)^{x_i}
+
+    Args:
+        network: Gives :math:`f`.
+        total_count: :math:`k`: a number (fixed), ``"shared"`` or ``"per-pixel"`` (learned), as ``scale`` of
+            :class:`Normal`.
+        floor: Lower end of a learned ``total_count``.
+    """
+
+    support = constraints.nonnegative_integer
+    hint = "it takes counts 0, 1, 2, …"
+
+    def __init__(self, network: nn.Module, total_count: float | str = "shared", floor: float = 0.01) -> None:
+        super().__init__(network)
+        self.total_count = _Positive("total_count", total_count, floor, network)
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        out = self.output(z)
+        k = self.total_count(out)
+        logits = torch.log(functional.softplus(out) + RATE_FLOOR) - torch.log(k)  # torch: mean = k exp(logits)
+        return dist.NegativeBinomial(k, logits=logits).to_event(_event_dim(out, z))
+
+
+class _Positive(nn.Module):
+    """A positive number of a likelihood: fixed, or learned from 1 on, one for all data dimensions or one for each."""
+
+    value: Tensor
+
+    def __init__(self, name: str, value: float | str, floor: float, network: nn.Module) -> None:
+        super().__init__()
+        self.floor = floor
+        shape: tuple[int, ...] = ()
+        if value == "per-pixel":
+            out_shape = getattr(network, "out_shape", None)
+            if out_shape is None:
+                raise ValueError(f'{name} "per-pixel" needs a network that says its out_shape')
+            shape = out_shape
+        if isinstance(value, str):
+            if value not in ("shared", "per-pixel"):
+                raise ValueError(f'{name} must be a number, "shared" or "per-pixel", got {value!r}')
+            if not 0.0 < floor < 1.0:
+                raise ValueError(f"floor must be between 0 and 1, got {floor}")
+            self.raw = nn.Parameter(torch.full(shape, math.log(math.expm1(1.0 - floor))))
+        else:
+            if not 0.0 < value < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {value}")
+            self.register_buffer("value", torch.tensor(float(value)))
+
+    def forward(self, like: Tensor) -> Tensor:
+        learned = getattr(self, "raw", None)
+        value = self.value if learned is None else self.floor + functional.softplus(learned)
+        return value.expand_as(like)
+
+
+def _event_dim(params: Tensor, z: Tensor) -> int:
+    """All that the network added to z's batch dimensions."""
+    return params.dim() - z.dim() + 1

@@ -1,0 +1,149 @@
+"""Pictures of what is learned; each function returns a matplotlib ``Figure`` and touches no global state.
+
+matplotlib is imported when a picture is drawn, and never its ``pyplot``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pyrovae.train import History
+from pyrovae.vae import VAE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["code_histograms", "image_grid", "loss_curves", "prior_samples", "reconstructions"]
+
+ImageShape = tuple[int, int, int] | None
+
+
+def loss_curves(history: History) -> Figure:
+    """The loss of each epoch, training and validation, in nats per datum."""
+    figure = _figure(6.0, 3.6)
+    axes = figure.subplots()
+    axes.plot(history["epoch"], history["train_loss"], color="0.6", label="training")
+    val = torch.tensor(history["val_loss"])
+    if bool(torch.isfinite(val).any()):
+        best = int(torch.where(torch.isfinite(val), val, torch.inf).argmin())
+        axes.plot(history["epoch"], history["val_loss"], color="C0", label="validation")
+        axes.plot(
+            history["epoch"][best], val[best], "o", color="C0", label=f"kept: {val[best]:.2f} nats, epoch {best + 1}"
+        )
+    axes.set(xlabel="epoch", ylabel="loss (nats per datum)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure
+
+
+def reconstructions(vae: VAE, x: Tensor, image_shape: ImageShape = None, num: int = 12) -> Figure:
+    """Originals over their reconstructions.
+
+    Args:
+        vae: The VAE.
+        x: ``(N, *event_shape)``; the first ``num`` are shown.
+        image_shape: ``(C, H, W)``; None, or what is no picture, shows each datum as a strip of its values.
+        num: How many.
+    """
+    x = x[:num]
+    rows = torch.stack([x.flatten(1), vae.reconstruct(x).flatten(1)])
+    return _rows_of_images(rows, image_shape, ["original", "reconstruction"])
+
+
+def prior_samples(vae: VAE, num: int = 60, image_shape: ImageShape = None) -> Figure:
+    """The mean of p(x|z) at draws of z from the prior."""
+    return image_grid(vae.decode(vae.sample_prior(num)), image_shape, columns=12)
+
+
+def code_histograms(vae: VAE, x: Tensor, bins: int = 41, max_dims: int = 32) -> Figure:
+    """The codes of x, one histogram per latent coordinate with the prior's beside it, most varying first."""
+    z = vae.encode(x).double().cpu()
+    prior = vae.sample_prior(20_000).double().cpu()
+    order = z.var(0, correction=0).argsort(descending=True)[:max_dims]
+    columns = min(8, len(order))
+    count = math.ceil(len(order) / columns)
+    figure = _figure(1.35 * columns + 0.6, 1.15 * count + 0.7)
+    grid = figure.subplots(count, columns, squeeze=False, sharex=True)
+    edge = float(torch.cat([z.abs().flatten(), prior.abs().flatten().quantile(0.99)[None]]).max()) if z.numel() else 1.0
+    edges = torch.linspace(-edge, edge, bins + 1).double()
+    for axes in grid.flat[len(order) :]:
+        axes.set_visible(False)
+    for axes, j in zip(grid.flat, order.tolist(), strict=False):
+        axes.hist(z[:, j].numpy(), edges.numpy(), density=True, color="C0", label="codes of x")
+        density = torch.histogram(prior[:, j], edges, density=True).hist
+        centres = (edges[1:] + edges[:-1]) / 2
+        axes.plot(centres.numpy(), density.numpy(), color="0.3", linewidth=0.8, label="prior")
+        axes.set_title(f"$z_{{{j + 1}}}$, sd {float(z[:, j].std(correction=0)):.2f}", fontsize=7, pad=2)
+        axes.tick_params(labelsize=6, left=False, labelleft=False)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.legend(
+        *grid.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=8
+    )
+    figure.supxlabel("code (mean of q(z|x)); density in arbitrary height", fontsize=8)
+    return figure
+
+
+def image_grid(x: Tensor, image_shape: ImageShape = None, columns: int = 12) -> Figure:
+    """Data as images in a grid, one datum per cell."""
+    x = x.flatten(1).cpu()
+    columns = min(columns, len(x))
+    count = math.ceil(len(x) / columns)
+    padded = torch.full((count * columns, x.shape[1]), math.nan)
+    padded[: len(x)] = x
+    return _rows_of_images(padded.reshape(count, columns, -1), image_shape, None)
+
+
+def _rows_of_images(x: Tensor, image_shape: ImageShape, labels: list[str] | None) -> Figure:
+    """x is ``(rows, columns, values)``; all cells share one grey scale, from the least value to the largest."""
+    x = x.detach().float().cpu()
+    rows, columns = x.shape[:2]
+    channels, height, width = image_shape or (0, 1, 1)
+    if channels not in (1, 3) or max(height, width) > 8 * min(height, width):  # a signal rather than a picture
+        return _strips(x, labels)
+    finite = x[torch.isfinite(x)]
+    low, high = (min(0.0, float(finite.min())), max(1.0, float(finite.max()))) if channels == 1 else (0.0, 1.0)
+    tiles = torch.full((rows, columns, channels, height + 1, width + 1), math.nan)
+    tiles[..., 1:, 1:] = x.reshape(rows, columns, channels, height, width)
+    mosaic = tiles.permute(2, 0, 3, 1, 4).reshape(channels, rows * (height + 1), columns * (width + 1))
+    size = 0.55
+    figure = _figure(size * columns + (0.9 if labels else 0.1), size * rows * height / width + 0.1)
+    axes = figure.subplots()
+    if channels == 1:
+        axes.imshow(mosaic[0].numpy(), cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
+    else:
+        axes.imshow(mosaic[:3].permute(1, 2, 0).nan_to_num(1.0).clamp(0, 1).numpy(), interpolation="nearest")
+    _only_row_labels(axes, labels, [(row + 0.5) * (height + 1) for row in range(rows)])
+    return figure
+
+
+def _strips(x: Tensor, labels: list[str] | None) -> Figure:
+    """Data that are no images: one line of values per datum, each row of x in a panel of its own."""
+    rows = x.shape[0]
+    figure = _figure(7.0, 1.9 * rows + 0.4)
+    low, high = float(x[torch.isfinite(x)].min()), float(x[torch.isfinite(x)].max())
+    panels = figure.subplots(rows, 1, squeeze=False, sharex=True)[:, 0]
+    for row, axes in enumerate(panels):
+        picture = axes.imshow(x[row].numpy(), aspect="auto", vmin=low, vmax=high, interpolation="nearest")
+        axes.set_ylabel(f"{labels[row]}\n(datum)" if labels else "datum", fontsize=8)
+        axes.tick_params(labelsize=7)
+    panels[-1].set_xlabel("data dimension", fontsize=8)
+    figure.colorbar(picture, ax=list(panels), label="value")
+    return figure
+
+
+def _only_row_labels(axes: Axes, labels: list[str] | None, places: list[float]) -> None:
+    axes.spines[:].set_visible(False)
+    axes.set_xticks([])
+    axes.set_yticks(places if labels else [], labels or [], fontsize=8)
+    axes.tick_params(length=0)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")

@@ -1,0 +1,168 @@
+"""A run: the folder that ``pyrovae fit`` leaves, written whole or not at all.
+
+It holds ``config.json``, ``model.safetensors``, ``history.csv``, ``metrics.json`` and ``figures/``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyrovae import plots
+from pyrovae.build import load, read_config
+from pyrovae.data import Data
+from pyrovae.train import History
+from pyrovae.vae import VAE
+
+__all__ = [
+    "check_width",
+    "device",
+    "importing_from_here",
+    "load_run",
+    "new_file",
+    "new_run",
+    "save_array",
+    "source",
+    "write_figures",
+    "write_json",
+]
+
+
+@contextmanager
+def new_run(out: Path, overwrite: bool) -> Iterator[Path]:
+    """A folder beside ``out`` that becomes ``out`` when all went well, and is gone when not."""
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"--out {str(out)!r} exists: choose another folder, or --overwrite")
+    if out.exists():
+        try:
+            read_config(out)
+        except (OSError, ValueError) as error:
+            raise FileExistsError(
+                f"--out {str(out)!r} is not a run, so --overwrite leaves it alone: {error}"
+            ) from error
+    target = out.resolve()
+    made = [folder for folder in target.parents if not folder.exists()]
+    partial = old = target
+    try:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        except OSError as error:
+            raise OSError(f"--out {str(out)!r} cannot be written: {error.strerror}") from error
+        yield partial
+        partial.chmod(0o777 & ~_umask())
+        if target.exists():
+            old = partial.with_name(f"{partial.name}-old")
+            os.replace(target, old)
+        os.replace(partial, target)
+    except BaseException:
+        if old != target and not target.exists():
+            os.replace(old, target)
+        if partial != target:
+            shutil.rmtree(partial, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+    if old != target:
+        shutil.rmtree(old)
+
+
+def load_run(run: Path, device_name: str) -> tuple[VAE, dict[str, Any]]:
+    with importing_from_here():
+        config = read_config(run)
+        return load(run).to(device(device_name)), config
+
+
+def source(run: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What :func:`pyrovae.data.rows` takes to give the data that a run was trained on."""
+    data = config.get("data")
+    names = ("name", "data_dir", "binarize", "seed")
+    if not isinstance(data, dict) or not set(names) <= set(data):
+        raise ValueError(f"run {str(run)!r} does not say what data it was trained on: pyrovae fit did not make it")
+    return {name: data[name] for name in names}
+
+
+def check_width(run: Path, config: dict[str, Any], x: Tensor) -> None:
+    got, expected = x[0].numel(), math.prod(config["model"]["event_shape"])
+    if got != expected:
+        raise ValueError(f"data has {got} values per row, the model of {str(run)!r} takes {expected}")
+
+
+def write_figures(folder: Path, vae: VAE, dataset: Data, history: History) -> None:
+    folder.mkdir()
+    x = dataset.test.to(next(vae.parameters()))
+    plots.loss_curves(history).savefig(folder / "loss.png")
+    plots.reconstructions(vae, x, dataset.image_shape).savefig(folder / "reconstructions.png")
+    plots.prior_samples(vae, image_shape=dataset.image_shape).savefig(folder / "prior_samples.png")
+    plots.code_histograms(vae, x).savefig(folder / "codes.png")
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """JSON knows neither NaN nor infinity: they become null."""
+    values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    with _whole_file(path) as partial:
+        partial.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def new_file(path: Path, overwrite: bool) -> Path:
+    """``path``, when a file can be written there: asked before the work, not after."""
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"--out {str(path)!r} exists: choose another file, or --overwrite")
+    if path.is_dir() or not path.parent.is_dir():
+        raise FileNotFoundError(f"--out {str(path)!r} must be a file in a folder that exists")
+    return path
+
+
+def save_array(path: Path, x: Tensor) -> None:
+    with _whole_file(path) as partial, partial.open("wb") as file:
+        np.save(file, x.numpy())
+
+
+@contextmanager
+def importing_from_here() -> Iterator[None]:
+    """Modules of the working folder can be imported, as under ``python -m``."""
+    sys.path.insert(0, os.getcwd())
+    try:
+        yield
+    finally:
+        sys.path.remove(os.getcwd())
+
+
+def device(name: str) -> torch.device:
+    try:
+        torch.zeros(1, device=name).item()  # a device that exists, and computes: meta does not
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that becomes ``path`` when it was written, and is gone when not."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(f"{str(path)!r} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,220 @@
+"""``fit``: the loop around Pyro's SVI."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import SVI, JitTraceMeanField_ELBO, Trace_ELBO
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from pyrovae import guards
+from pyrovae.data import Data, batches
+from pyrovae.likelihoods import Likelihood
+from pyrovae.vae import VAE, evaluating
+
+__all__ = ["History", "fit", "write_history"]
+
+History = dict[str, list[float]]
+Pair = tuple[Callable[..., Any], Callable[..., Any]]
+
+
+def fit(
+    vae: VAE | Pair,
+    data: Data | Tensor | Dataset[Any] | Iterable[Any],
+    epochs: int = 50,
+    batch_size: int = 128,
+    optim: pyro.optim.PyroOptim | None = None,
+    loss: Any = None,
+    *,
+    val: Tensor | None = None,
+    patience: int | None = None,
+    seed: int | None = None,
+    progress: bool = True,
+) -> History:
+    """Train by SVI, one ``svi.step`` per batch.
+
+    With validation data the weights of the epoch with the least validation loss are kept; without, the last ones.
+
+    Args:
+        vae: A VAE, or a pair ``(model, guide)`` of Pyro functions that take a batch.
+        data: A :class:`~pyrovae.data.Data` (its validation set is used), a tensor, a Dataset, or batches.
+        epochs: Passes over the data.
+        batch_size: Data per step.
+        optim: Any optimizer of ``pyro.optim``; None is Adam at a learning rate of 1e-3.
+        loss: Any Pyro ELBO; None is ``Trace_ELBO()``.
+        val: Validation data, where ``data`` brings none.
+        patience: Stop after this many epochs without a better validation loss; None runs all epochs.
+        seed: Of the order and the draws, which then leave torch's own random state as it was; None goes on from there.
+        progress: Whether to show a bar.
+
+    Returns: ``{"epoch", "train_loss", "val_loss", "seconds"}``, one number per epoch; losses in nats per datum, the
+        seconds since the start. ``val_loss`` is NaN without validation data.
+    Raises: ValueError for data outside the likelihood's support or an optimizer or loss that Pyro gets wrong;
+        FloatingPointError when the loss becomes NaN. After any error the weights are those of the epoch's start.
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
+    optim = pyro.optim.PyroOptim(torch.optim.Adam, {"lr": 1e-3}) if optim is None else optim
+    loss = Trace_ELBO() if loss is None else loss
+    _check_optim_and_loss(optim, loss)
+    train: Any = data
+    transform = None
+    if isinstance(data, Data):
+        train, transform, val = data.train, data.transform, data.val if val is None else val
+    if patience is not None and (val is None or patience < 1):
+        raise ValueError(f"patience must be at least 1, with validation data, got {patience}")
+    train, val = _like_parameters(vae, train), _like_parameters(vae, val)
+
+    if isinstance(vae, tuple):
+        svi = SVI(guards.ModelSites()(vae[0]), guards.GuideSites()(vae[1]), optim, loss)
+    else:
+        svi = SVI(vae.model, vae.guide, optim, loss)
+    history: History = {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []}
+    best_loss, best_weights, best_epoch = math.inf, _weights(vae), 0
+    start = time.perf_counter()
+    with _seeded(vae, seed) as generator, tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
+        for x in (train, val):
+            if isinstance(x, Tensor):
+                _check(vae, x if transform is None else transform(x))
+        for epoch in range(1, epochs + 1):
+            before = _weights(vae)
+            try:
+                passes = batches(train, batch_size, transform=transform, generator=generator)
+                with _divergence(epoch):
+                    train_loss = _train_epoch(vae, svi, passes, checked=isinstance(train, Tensor))
+                    val_loss = math.nan
+                    if val is not None:
+                        val_loss = _evaluate(vae, svi, batches(val, batch_size, shuffle=False))
+            except BaseException:
+                _restore(before)
+                raise
+            row = (epoch, train_loss, val_loss, time.perf_counter() - start)
+            for column, number in zip(history.values(), row, strict=True):
+                column.append(number)
+            if val_loss < best_loss:
+                best_loss, best_weights, best_epoch = val_loss, _weights(vae), epoch
+            bar.set_postfix_str(f"loss {train_loss:.2f}, validation {val_loss:.2f} nats per datum", refresh=False)
+            bar.update()
+            if patience is not None and epoch - best_epoch >= patience:
+                break
+    if val is not None:
+        _restore(best_weights)
+    return history
+
+
+def write_history(history: History, path: str | Path) -> None:
+    """Write a history as CSV, one row per epoch."""
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(history)
+        writer.writerows(zip(*history.values(), strict=True))
+
+
+def _train_epoch(vae: VAE | Pair, svi: SVI, passes: Iterable[Tensor], checked: bool) -> float:
+    """One step per batch; the loss in nats per datum."""
+    if isinstance(vae, nn.Module):
+        vae.train()
+    total, count = 0.0, 0
+    for batch in passes:
+        batch = _like_parameters(vae, batch)
+        if not checked:
+            _check(vae, batch)
+        loss = _scalar(svi.step(batch))
+        if math.isnan(loss):
+            raise FloatingPointError(f"the loss became NaN after {count} data")
+        total, count = total + loss, count + len(batch)
+    if count == 0:
+        raise ValueError("data gave no batch: it must be possible to iterate over it once per epoch")
+    return total / count
+
+
+@contextmanager
+def _divergence(epoch: int) -> Iterator[None]:
+    """One error for a NaN, whether the loss or torch's check of a distribution's parameters meets it first."""
+    advice = "the weights are put back to the epoch's start; try a lower learning rate"
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Encountered NaN")  # Pyro's own word for what is raised here
+            yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"epoch {epoch}: {error}; {advice}") from error
+    except ValueError as error:
+        if "Expected parameter" in str(error) and re.search(r"\b(nan|inf)\b", str(error)):
+            raise FloatingPointError(f"epoch {epoch}: the loss became NaN; {advice}") from error
+        raise
+
+
+def _evaluate(vae: VAE | Pair, svi: SVI, passes: Iterable[Tensor]) -> float:
+    """The loss in nats per datum, with no step taken and no running statistic moved."""
+    with evaluating(vae) if isinstance(vae, nn.Module) else nullcontext():
+        losses = [(_scalar(svi.evaluate_loss(batch)), len(batch)) for batch in passes]
+    return sum(loss for loss, _ in losses) / sum(count for _, count in losses)
+
+
+def _scalar(loss: Any) -> float:
+    return float(loss[0] if isinstance(loss, tuple) else loss)  # ReweightedWakeSleep gives two
+
+
+def _check_optim_and_loss(optim: Any, loss: Any) -> None:
+    if not isinstance(optim, pyro.optim.PyroOptim):
+        raise TypeError(f"optim must be a pyro.optim optimizer, got {type(optim).__name__}")
+    if isinstance(optim.pt_clip_args, dict) and "clip_norm" in optim.pt_clip_args:
+        raise ValueError(
+            "optim: Pyro's clip_norm clips each tensor by itself (S12), which turns the gradient; clip_value"
+        )
+    if isinstance(loss, JitTraceMeanField_ELBO):
+        raise ValueError("loss: JitTraceMeanField_ELBO traces anew at every step (S9): use TraceMeanField_ELBO")
+
+
+def _check(vae: VAE | Pair, x: Tensor) -> None:
+    if len(x) == 0:
+        raise ValueError("data has no rows")
+    if isinstance(vae, nn.Module) and isinstance(vae.likelihood, Likelihood):
+        vae.likelihood.check(x)
+
+
+def _like_parameters(vae: VAE | Pair, x: Any) -> Any:
+    """A tensor with the device and dtype of the VAE's parameters; whatever is no tensor as it is."""
+    parameter = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
+    return x if parameter is None or not isinstance(x, Tensor) else x.to(parameter)
+
+
+def _weights(vae: VAE | Pair) -> list[tuple[Tensor, Tensor]]:
+    """Each trained tensor with a copy: those of the VAE, or for two functions all that Pyro's store holds."""
+    if isinstance(vae, nn.Module):
+        tensors = list(vae.state_dict(keep_vars=True).values())
+    else:
+        store: Any = pyro.get_param_store()
+        tensors = [value.unconstrained() for value in store.values()]
+    return [(tensor, tensor.detach().clone()) for tensor in tensors]
+
+
+def _restore(weights: list[tuple[Tensor, Tensor]]) -> None:
+    with torch.no_grad():
+        for tensor, copy in weights:
+            tensor.copy_(copy)
+
+
+@contextmanager
+def _seeded(vae: VAE | Pair, seed: int | None) -> Iterator[torch.Generator | None]:
+    """Draws from a seed of one's own, with torch's random state put back after; None changes nothing."""
+    if seed is None:
+        yield None
+        return
+    parameter = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
+    devices = [parameter.device] if parameter is not None and parameter.is_cuda else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield torch.Generator().manual_seed(seed)

@@ -1,0 +1,221 @@
+"""The generic tests, over every row of the table of cases.
+
+Stochastic tests fix their seed; their false-alarm rate, had the seed been drawn, stands beside each.
+"""
+
+import numpy as np
+import pyro
+import pytest
+import scipy.stats as st
+import torch
+from cases import GUIDES, LIKELIHOODS, PRIORS, double
+from scipy.integrate import quad
+
+from pyrovae import guides, likelihoods, priors
+
+POINTS = double([-30.0, -2.0, -0.3, 0.0, 1e-8, 0.7, 5.0, 400.0])
+FALSE_ALARM = 1e-6
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    """Modules are made in float64, so that a parameter of 0.7 is scipy's 0.7."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def rows(table):
+    return pytest.mark.parametrize("case", table.values(), ids=table)
+
+
+@pytest.mark.parametrize(
+    ("room", "table", "abstract"),
+    [(priors, PRIORS, "Prior"), (likelihoods, LIKELIHOODS, "Likelihood"), (guides, GUIDES, "Guide")],
+)
+def test_every_public_class_has_a_row(room, table, abstract):
+    public = {name for name in room.__all__ if isinstance(getattr(room, name), type)} - {abstract}
+    assert public == {case.cls.__name__ for case in table.values()}
+
+
+@rows(PRIORS)
+def test_prior_density_is_scipys(case):
+    for dtype, rtol in ((torch.float64, 1e-10), (torch.float32, 2e-5)):
+        d = case.make(1).to(dtype).distribution()
+        assert d.event_shape == (1,)
+        log_prob = d.log_prob(POINTS.to(dtype)[:, None])
+        np.testing.assert_allclose(log_prob.numpy(), case.marginal.logpdf(POINTS.numpy()), rtol=rtol)
+
+
+@rows(PRIORS)
+def test_prior_has_mass_one(case):
+    d = case.make(1).distribution()
+    middle = case.marginal.median()
+
+    def density(t):  # z = middle + t / (1 - t^2) brings the tails in
+        return np.exp(d.log_prob(double([middle + t / (1 - t * t)])).item()) * (1 + t * t) / (1 - t * t) ** 2
+
+    pieces = [quad(density, a, b, epsabs=1e-10, limit=500)[0] for a, b in ((-1, -0.5), (-0.5, 0), (0, 0.5), (0.5, 1))]
+    assert sum(pieces) == pytest.approx(1.0, abs=1e-6)
+
+
+@rows(PRIORS)
+def test_prior_draws_follow_its_density(case):
+    torch.manual_seed(0)
+    draws = case.make(5).distribution().sample((10_000,))
+    assert torch.isfinite(draws).all()
+    assert st.kstest(draws.flatten().numpy(), case.marginal.cdf).pvalue > FALSE_ALARM
+
+
+@rows(PRIORS)
+def test_prior_under_a_plate(case):
+    torch.manual_seed(0)
+    prior = case.make(3)
+    with pyro.plate("data", 4, dim=-1):
+        trace = pyro.poutine.trace(prior).get_trace()
+    trace.compute_log_prob()
+    z = trace.nodes["z"]["value"]
+    assert z.shape == (4, 3)
+    assert len(z.flatten().unique()) == 12, "the draws of a plate are independent"
+    assert trace.nodes["z"]["log_prob"].shape == (4,)
+    expanded = prior.distribution().expand((2, 4))
+    assert expanded.batch_shape == (2, 4)
+    torch.testing.assert_close(expanded.log_prob(z), prior.distribution().log_prob(z).expand(2, 4))
+
+
+@rows(PRIORS)
+def test_prior_gradients(case):
+    prior = case.make(2)
+    z = double([[0.3, -4.0], [11.0, 1e-3]]).requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: prior.distribution().log_prob(z), z)
+    for name, buffer in list(prior.named_buffers()):
+        value = buffer.clone().requires_grad_()
+
+        def log_prob(value, name=name):
+            setattr(prior, name, value)
+            return prior.distribution().log_prob(z.detach())
+
+        assert torch.autograd.gradcheck(log_prob, value)
+        setattr(prior, name, buffer)
+
+
+@rows(PRIORS)
+def test_prior_follows_dtype(case):
+    for dtype in (torch.float32, torch.float64):
+        assert case.make(2).to(dtype).distribution().sample().dtype == dtype
+
+
+@pytest.mark.parametrize("d", [1, 4])
+@rows({name: case for name, case in GUIDES.items() if case.log_density})
+def test_guide_density_is_scipys(case, d):
+    torch.manual_seed(1)
+    guide = case.make(d)
+    x, z = torch.randn(5, 3), torch.randn(5, d) * 3
+    q = guide.distribution(x)
+    assert (q.batch_shape, q.event_shape) == ((5,), (d,))
+    heads = guide.head(x).detach().numpy()
+    expected = [case.log_density(head, point, d) for head, point in zip(heads, z.numpy(), strict=True)]
+    np.testing.assert_allclose(q.log_prob(z).detach().numpy(), expected, rtol=1e-10)
+
+
+@rows(GUIDES)
+def test_guide_draws_and_code(case):
+    torch.manual_seed(2)
+    guide = case.make(3)
+    x = torch.randn(2, 3)
+    q = guide.distribution(x)
+    draws = q.rsample((100_000,))
+    assert draws.shape == (100_000, 2, 3)
+    # the code is the mean: within 6 standard errors for all 6 numbers, a false alarm once in 10^8
+    error = (draws.mean(0) - guide.encode(x)).abs()
+    assert (error <= 6 * draws.std(0) / 100_000**0.5 + 1e-12).all()
+    if case.log_density:
+        # E[q'(z)/q(z)] = 0 and E[log q] = -H(q): draws and density belong together
+        log_q = q.log_prob(draws)
+        assert (log_q.mean(0) + q.entropy()).abs().max() <= 6 * log_q.std(0).max() / 100_000**0.5
+
+
+@rows(GUIDES)
+def test_guide_gradient_reaches_every_parameter(case):
+    torch.manual_seed(3)
+    guide = case.make(3)
+    q = guide.distribution(torch.randn(4, 3))
+    z = q.rsample()
+    (q.log_prob(z.detach()).sum() + (z**2).sum()).backward()
+    for name, parameter in guide.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+        used = parameter.grad.abs().sum(-1) > 0 if name.endswith("weight") else parameter.grad.abs() > 0
+        assert used.all(), name
+
+
+@rows(LIKELIHOODS)
+def test_likelihood_density_is_scipys(case):
+    torch.manual_seed(4)
+    likelihood = case.make()
+    out = torch.randn(2, likelihood.network.out_features) * 2
+    x = double(case.x)
+    p = likelihood(out)
+    assert (p.batch_shape, p.event_shape) == ((2,), (3,))
+    expected = [case.log_density(o, v) for o, v in zip(out.numpy(), x.numpy(), strict=True)]
+    np.testing.assert_allclose(p.log_prob(x).detach().numpy(), expected, rtol=1e-10)
+
+
+@rows(LIKELIHOODS)
+def test_likelihood_mean_and_batch_shapes(case):
+    torch.manual_seed(5)
+    likelihood = case.make()
+    out = torch.randn(4, 2, likelihood.network.out_features)
+    p = likelihood(out)
+    assert (p.batch_shape, p.event_shape) == ((4, 2), (3,))
+    mean = likelihood.mean(out)
+    assert mean.shape == (4, 2, 3)
+    draws = p.sample((20_000,))
+    if case.cls is likelihoods.Categorical:
+        assert torch.equal(mean, draws.mode(0).values.to(mean))
+    else:  # 24 numbers within 6 standard errors
+        assert ((draws.mean(0) - mean).abs() <= 6 * draws.std(0) / 20_000**0.5).all()
+
+
+@rows(LIKELIHOODS)
+def test_likelihood_is_finite_at_extreme_outputs_in_float32(case):
+    likelihood, x = case.make().float(), torch.tensor(case.x).float()
+    for size in (-80.0, 80.0, 0.0):
+        out = torch.full((2, likelihood.network.out_features), size, dtype=torch.float32, requires_grad=True)
+        log_prob = likelihood(out).log_prob(x)
+        log_prob.sum().backward()
+        assert log_prob.dtype == torch.float32
+        assert torch.isfinite(log_prob).all()
+        assert torch.isfinite(out.grad).all()
+
+
+@rows(LIKELIHOODS)
+def test_likelihood_checks_its_data(case):
+    likelihood = case.make()
+    x = torch.tensor(case.x)
+    likelihood.check(x)
+    x[1, 2] = case.bad
+    with pytest.raises(ValueError, match=r"data: the value .* at index \(1, 2\) does not fit"):
+        likelihood.check(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: priors.Normal(0), "dim must be a positive whole number, got 0"),
+        (lambda: priors.Normal(3, scale=-1.0), "scale must be positive and finite, got -1.0"),
+        (lambda: priors.Laplace(3, scale=0.0), "scale must be positive"),
+        (lambda: priors.StudentT(3, df=float("nan")), "df must be positive"),
+        (lambda: guides.Normal(torch.nn.Linear(3, 4).requires_grad_(False), 0), "dim must be a positive"),
+        (lambda: guides.Normal(torch.nn.Sequential(), 2), "network must say its out_features"),
+        (lambda: guides.LowRankMultivariateNormal(torch.nn.Linear(3, 4), 2, rank=3), "rank must be between 1 and dim"),
+        (lambda: likelihoods.Normal(torch.nn.Linear(3, 4), scale="per-row"), "scale must be a number"),
+        (lambda: likelihoods.Normal(torch.nn.Sequential(), scale="per-pixel"), "out_shape"),
+        (lambda: likelihoods.Normal(torch.nn.Linear(3, 4), scale=0.0), "scale must be positive"),
+        (lambda: likelihoods.Normal(torch.nn.Linear(3, 4), floor=0.0), "floor must be between 0 and 1"),
+        (lambda: likelihoods.Categorical(torch.nn.Linear(3, 4), num_classes=3), "does not divide"),
+        (lambda: likelihoods.Categorical(torch.nn.Linear(3, 4), num_classes=1), "num_classes must be at least 2"),
+    ],
+)
+def test_bad_arguments_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

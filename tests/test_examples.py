@@ -1,0 +1,64 @@
+"""Every file of examples/ runs with --smoke and ends by printing the number that its text explains."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+
+# Each example: its options beside --smoke, and what its last line says. A file without a row here is a failure.
+ROWS: dict[str, tuple[list[str], str]] = {
+    "00_plain_pyro.py": ([], "held-out ELBO: {} nats per datum"),
+    "01_vae_digits.py": (["--out", "picture.png"], "held-out log-likelihood: {} nats per datum"),
+    "02_write_a_prior.py": ([], "ELBO, sparse mixture minus normal: {} nats per datum"),
+}
+
+
+def files() -> list[str]:
+    """All of examples/, sub-folders included."""
+    paths = (path for path in EXAMPLES.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return sorted(str(path.relative_to(EXAMPLES)) for path in paths)
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    """Pyro's parameters and torch's random state are put back after."""
+    with pyro.get_param_store().scope(), torch.random.fork_rng():
+        yield
+
+
+def test_every_file_has_a_row_and_is_in_the_index() -> None:
+    assert files() == sorted(ROWS)
+    index = (ROOT / "docs" / "index.md").read_text()
+    assert sorted(re.findall(r"\(\.\./examples/(\S+)\)", index)) == sorted(ROWS)
+
+
+@pytest.mark.parametrize("name", files())
+def test_example_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, last_line = ROWS[name]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [name, "--smoke", *options])
+    namespace = runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+    pattern = re.escape(last_line).replace(r"\{\}", r"([+-]?\d+\.\d+)")
+    match = re.fullmatch(pattern, capsys.readouterr().out.splitlines()[-1])
+    assert match is not None
+    # 64 fair coins have -44.4 nats; an untrained VAE lies below that, and no bound on log p(x) of bits lies above 0
+    assert abs(float(match[1])) < 60
+    assert "last line" in namespace["__doc__"]
+
+    written = [path.name for path in tmp_path.iterdir()]
+    assert written == options[1:], "an example writes nothing but its --out"
+    for path in written:
+        assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")

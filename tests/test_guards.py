@@ -1,0 +1,373 @@
+"""What Pyro trains wrongly in silence raises, or is made right, with Pyro's own SVI and objectives.
+
+Each test names its number in docs/guards.md; ``without`` takes the guard away and shows what Pyro then does.
+"""
+
+import copy
+import gc
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import (
+    SVI,
+    EnergyDistance,
+    JitTraceMeanField_ELBO,
+    RenyiELBO,
+    ReweightedWakeSleep,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    TraceGraph_ELBO,
+    TraceMeanField_ELBO,
+)
+from torch import nn
+from torch.distributions import constraints
+
+import pyrovae as pv
+from pyrovae import guards, guides, likelihoods, priors
+
+X = torch.bernoulli(torch.full((12, 6), 0.4), generator=torch.Generator().manual_seed(0))
+
+
+def vae(prior=None, guide=None):
+    torch.manual_seed(0)
+    return pv.VAE(
+        priors.Normal(2) if prior is None else prior,
+        likelihoods.Bernoulli(pv.nn.MLP(2, [5], 6)),
+        guides.Normal(pv.nn.MLP(6, [5]), 2) if guide is None else guide,
+    )
+
+
+def step(model, guide, loss, lr=1e-2):
+    return SVI(model, guide, pyro.optim.Adam({"lr": lr}), loss).step(X)
+
+
+@pytest.mark.parametrize("loss", [Trace_ELBO(), TraceMeanField_ELBO(), RenyiELBO(), TraceGraph_ELBO()])
+def test_pyros_objectives_train_it_unchanged(loss):
+    model = vae()
+    before = copy.deepcopy(model.state_dict())
+    svi = SVI(model.model, model.guide, pyro.optim.Adam({"lr": 1e-2}), loss)
+    losses = [svi.step(X) for _ in range(150)]
+    assert sum(losses[-20:]) < sum(losses[:20]) - 20 * len(X) * 0.2
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {name for name, _ in model.named_parameters()}
+
+
+# S1: TraceMeanField_ELBO takes the scale and mask of the guide's site only; Trace_ELBO takes each on its own side
+
+
+@pytest.mark.parametrize("handler", [lambda f: poutine.scale(f, 0.1), lambda f: poutine.mask(f, torch.tensor(False))])
+@pytest.mark.parametrize("loss", [Trace_ELBO(), TraceMeanField_ELBO()])
+def test_s1_scale_or_mask_on_one_side(handler, loss):
+    model = vae()
+    with pytest.raises(ValueError, match=r"S1"):
+        step(handler(model.model), model.guide, loss)
+    with pytest.raises(ValueError, match=r"S1"):
+        step(model.model, handler(model.guide), loss)
+    assert math.isfinite(step(handler(model.model), handler(model.guide), loss))
+
+
+def test_s1_what_pyro_does_without(monkeypatch):
+    monkeypatch.setattr(guards, "check_sites", lambda *_: None)
+    model = vae()
+    losses = []
+    for m in (model.model, poutine.scale(model.model, 0.1)):
+        torch.manual_seed(0)
+        losses.append(TraceMeanField_ELBO(num_particles=2000, vectorize_particles=True).loss(m, model.guide, X))
+    kl = pv.metrics.elbo(model, X).kl.sum().item()
+    reconstruction = losses[0] - kl
+    assert losses[1] == pytest.approx(0.1 * reconstruction + kl, rel=1e-2)  # the KL keeps its whole weight
+
+
+# S2, S3: partial score functions
+
+
+class PartialScore(dist.Normal):
+    def score_parts(self, x):
+        return dist.score_parts.ScoreParts(self.log_prob(x), 0.5 * self.log_prob(x), self.log_prob(x))
+
+    def expand(self, batch_shape, _instance=None):
+        return PartialScore(self.loc.expand(batch_shape), self.scale.expand(batch_shape))
+
+
+class Family(guides.Guide):
+    """A guide of whatever family; its head gives two numbers per coordinate."""
+
+    support = None
+
+    def __init__(self, make):
+        super().__init__(pv.nn.MLP(6, [5]), 2, 4)
+        self.make = make
+
+    def distribution(self, x):
+        return self.make(*self.head(self.network(x)).chunk(2, -1))
+
+
+def test_s2_to_event_drops_score_parts():
+    model = vae(guide=Family(lambda a, b: PartialScore(a, b.exp()).to_event(1)))
+    with pytest.raises(ValueError, match=r"PartialScore.*\(S2\)"):
+        step(model.model, model.guide, Trace_ELBO())
+
+
+class KeepsScoreParts(dist.MultivariateNormal):
+    def score_parts(self, x):
+        return dist.score_parts.ScoreParts(self.log_prob(x), 0.5 * self.log_prob(x), self.log_prob(x))
+
+
+def test_s3_trace_graph_ignores_score_parts():
+    model = vae(guide=Family(lambda a, b: KeepsScoreParts(a, scale_tril=torch.diag_embed(b.exp()))))
+    with pytest.raises(ValueError, match=r"KeepsScoreParts \(S3\)"):
+        step(model.model, model.guide, TraceGraph_ELBO())
+    step(model.model, model.guide, Trace_ELBO())
+
+
+# S4: an enumerated straight-through category; S5: Rényi with a guide that is not reparametrised
+
+
+class OneHotPrior(priors.Prior):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("logits", torch.zeros(2))
+
+    def distribution(self):
+        return dist.OneHotCategorical(logits=self.logits)
+
+
+class Enumerated(Family):
+    def forward(self, x):
+        return pyro.sample("z", self.distribution(x), infer={"enumerate": "parallel"})
+
+
+def test_s4_enumerated_straight_through():
+    guide = Enumerated(lambda a, b: dist.OneHotCategoricalStraightThrough(logits=a))
+    model = vae(OneHotPrior(), guide)
+    with pytest.raises(ValueError, match=r"\(S4\)"):
+        step(model.model, model.guide, TraceEnum_ELBO(max_plate_nesting=1))
+    exact = vae(OneHotPrior(), Enumerated(lambda a, b: dist.OneHotCategorical(logits=a)))
+    assert math.isfinite(step(exact.model, exact.guide, TraceEnum_ELBO(max_plate_nesting=1)))
+
+
+def test_s5_renyi_and_a_discrete_guide():
+    model = vae(OneHotPrior(), Family(lambda a, b: dist.OneHotCategorical(logits=a)))
+    with pytest.raises(ValueError, match=r"RenyiELBO.*\(S5\)"):
+        step(model.model, model.guide, RenyiELBO(num_particles=2))
+    assert math.isfinite(step(model.model, model.guide, Trace_ELBO()))
+
+
+def test_s5_what_pyro_does_without(monkeypatch):
+    monkeypatch.setattr(guards, "_check_gradient", lambda site: None)
+    model = vae(OneHotPrior(), Family(lambda a, b: dist.OneHotCategorical(logits=a)))
+    RenyiELBO(num_particles=2).loss_and_grads(model.model, model.guide, X)
+    gradients = [p.grad for p in model.posterior.parameters()]
+    assert all(g is None or not g.any() for g in gradients)
+
+
+# S6: test_kl.py. S7: infinite draws
+
+
+@pytest.mark.parametrize("family", [dist.Logistic, dist.SoftLaplace])
+def test_s7_families_that_can_draw_infinity(family):
+    model = vae(guide=Family(lambda a, b: family(a, b.exp()).to_event(1)))
+    with pytest.raises(ValueError, match=r"-inf.*\(S7\)"):
+        step(model.model, model.guide, Trace_ELBO())
+
+
+# S8: Pyro's global store keeps the first tensor under a name
+
+
+def trains(model, steps=3):
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    for _ in range(steps):
+        step(model.model, model.guide, Trace_ELBO())
+    return {name for name, value in model.named_parameters() if not torch.equal(value, before[name])} == set(before)
+
+
+def test_s8_a_second_model_a_copy_a_new_layer_and_assigned_weights_all_train():
+    first, second = vae(), vae()
+    assert trains(first)
+    assert trains(second)
+    assert trains(copy.deepcopy(first))
+    first.likelihood.network.layers[2] = nn.Linear(5, 6)
+    assert trains(first)
+    first.load_state_dict({k: v.clone() for k, v in second.state_dict().items()}, assign=True)
+    assert trains(first)
+    assert trains(second)
+
+
+def test_s8_without_the_guard_the_second_model_stands_still(monkeypatch):
+    monkeypatch.setattr(guards, "register", lambda module: pyro.module("one name for all", module))
+    with pyro.get_param_store().scope():
+        assert trains(vae())
+        assert not trains(vae())
+
+
+def test_s8_a_named_pyro_module_trains_and_a_clash_raises():
+    class Scale(pyro.nn.PyroModule):
+        def __init__(self, name):
+            super().__init__(name)
+            self.scale = pyro.nn.PyroParam(torch.ones(2), constraint=constraints.positive)
+
+        def forward(self):
+            return pyro.sample("z", dist.Normal(torch.zeros(2), self.scale).to_event(1))
+
+    with pyro.get_param_store().scope():
+        assert trains(vae(Scale("one")))
+        assert trains(vae(Scale("another")))
+        clash = vae(Scale("one"))
+        with pytest.raises(ValueError, match=r"one\.scale.*belongs to another model"):
+            step(clash.model, clash.guide, Trace_ELBO())
+
+
+def test_s8_a_model_that_is_gone_leaves_the_store():
+    model = vae()
+    step(model.model, model.guide, Trace_ELBO())
+    store = pyro.get_param_store()
+    own = {name for name, value in store.items() if any(value is p for p in model.parameters())}
+    assert len(own) == 8
+    del model
+    gc.collect()
+    assert own.isdisjoint(store.keys())
+
+
+# S9, S12: in fit
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # Pyro's Jit objectives stand on it
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+def test_s9_jit_mean_field():
+    with pytest.raises(ValueError, match="S9"):
+        pv.fit(vae(), X, epochs=1, loss=JitTraceMeanField_ELBO(), progress=False)
+    model = vae()
+    with pytest.raises(ValueError, match="S9"):
+        step(model.model, model.guide, JitTraceMeanField_ELBO())
+
+
+def test_s12_clip_norm():
+    optim = pyro.optim.Adam({"lr": 1e-3}, {"clip_norm": 1.0})
+    with pytest.raises(ValueError, match=r"clip_norm.*S12"):
+        pv.fit(vae(), X, epochs=1, optim=optim, progress=False)
+
+
+# S10: EnergyDistance(max_plate_nesting=1) puts its particles on the data's dimension
+
+
+def test_s10_energy_distance_does_not_share_the_data_dimension():
+    torch.manual_seed(0)
+    model = pv.VAE(priors.Normal(2), likelihoods.Normal(pv.nn.MLP(2, [5], 6)), guides.Normal(pv.nn.MLP(6, [5]), 2))
+    with pytest.raises(ValueError, match="collide at dim=-1"):
+        step(model.model, model.guide, EnergyDistance(num_particles=12, max_plate_nesting=1))
+    assert math.isfinite(step(model.model, model.guide, EnergyDistance(num_particles=12, max_plate_nesting=2)))
+
+
+# S13: an ELBO module of two methods owns no parameter
+
+
+def test_s13_the_parameters_are_those_of_the_vae():
+    model = vae()
+    loss = Trace_ELBO()(model.model, model.guide)
+    with pytest.raises(ValueError, match="empty parameter list"):
+        torch.optim.Adam(loss.parameters())
+    optim = torch.optim.Adam(model.parameters(), lr=1e-2)
+    before = copy.deepcopy(model.state_dict())
+    loss(X).backward()
+    optim.step()
+    assert all(not torch.equal(value, before[name]) for name, value in model.named_parameters())
+
+
+# S14: plates of other sizes; S15: sites that are in one function only
+
+
+def test_s14_a_guide_on_another_plate():
+    model = vae()
+
+    def guide(x):
+        with pyro.plate("data", 120, subsample=torch.arange(12), dim=-1):
+            return model.posterior(x)
+
+    with pytest.raises(ValueError, match="S14"):
+        step(model.model, guide, Trace_ELBO())
+
+
+class Misnamed(guides.Normal):
+    def forward(self, x):
+        return pyro.sample("code", self.distribution(x))
+
+
+class Extra(guides.Normal):
+    def forward(self, x):
+        pyro.sample("z_gate", dist.Normal(torch.zeros(len(x)), 1.0), infer=self.infer)
+        return super().forward(x)
+
+
+def test_s15_missing_and_invented_sites():
+    model = vae(guide=Misnamed(pv.nn.MLP(6, [5]), 2))
+    with pytest.raises(ValueError, match=r"the guide samples the sites \['code'\], the model \['z'\].*S15"):
+        step(model.model, model.guide, Trace_ELBO())
+    extra = Extra(pv.nn.MLP(6, [5]), 2)
+    model = vae(guide=extra)
+    extra.infer = {}
+    with pytest.raises(ValueError, match=r"\['z', 'z_gate'\], the model \['z'\]"):
+        step(model.model, model.guide, Trace_ELBO())
+    extra.infer = {"is_auxiliary": True}
+    assert math.isfinite(step(model.model, model.guide, Trace_ELBO()))
+
+
+# L19: support
+
+
+class GammaPrior(priors.Prior):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("rate", torch.ones(2))
+
+    def distribution(self):
+        return dist.Gamma(self.rate, self.rate).to_event(1)
+
+
+def test_other_support_is_refused_when_the_vae_is_made():
+    with pytest.raises(ValueError, match=r"guide Normal has support Real\(\) but prior GammaPrior has support Greater"):
+        vae(GammaPrior())
+    guide = guides.Normal(pv.nn.MLP(6, [5]), 2)
+    guide.support = constraints.positive
+    with pytest.raises(ValueError, match=r"guides that fit: .*Laplace.*Normal"):
+        vae(guide=guide)
+
+
+def test_an_undeclared_support_is_refused_at_the_first_step():
+    model = vae(GammaPrior(), Family(lambda a, b: dist.Normal(a, b.exp()).to_event(1)))
+    with pytest.raises(ValueError, match=r"site 'z' has support .* in the model but Real\(\) in the guide"):
+        step(model.model, model.guide, Trace_ELBO())
+    fits = vae(GammaPrior(), Family(lambda a, b: dist.LogNormal(a, b.exp()).to_event(1)))
+    assert math.isfinite(step(fits.model, fits.guide, Trace_ELBO()))
+
+
+def test_same_support():
+    assert guards.same_support(dist.Gamma.support, dist.LogNormal.support)
+    assert guards.same_support(constraints.independent(constraints.real, 1), constraints.real)
+    assert guards.same_support(dist.Beta.support, constraints.interval(0.0, 1.0))
+    assert not guards.same_support(constraints.interval(0.0, 2.0), constraints.unit_interval)
+    assert not guards.same_support(constraints.real, constraints.nonnegative_integer)
+
+
+def test_data_of_another_shape_raises_in_place_of_broadcasting():
+    model = vae()
+    message = r"x has shape \(1,\) per datum, the likelihood \(6,\)"
+    with pytest.raises(ValueError, match=message), poutine.trace(), pyro.plate("data", 3, dim=-1), guards.ModelSites():
+        pyro.sample("x", model.likelihood(torch.zeros(3, 2)), obs=torch.ones(3, 1))
+
+
+def test_other_handlers_still_work():
+    """Prior and posterior predictive, conditioning, wake-sleep: the guards look only where a guide is replayed."""
+    model = vae()
+    draws = pyro.infer.Predictive(model.model, num_samples=3)(None, 4)
+    assert draws["x"].shape == (3, 4, 6)
+    draws = pyro.infer.Predictive(model.model, guide=model.guide, num_samples=3)(X)
+    assert draws["z"].shape == (3, 12, 2)
+    conditioned = poutine.condition(model.model, {"z": torch.zeros(12, 2)})
+    assert torch.equal(poutine.trace(conditioned).get_trace(X).nodes["z"]["value"], torch.zeros(12, 2))
+    wake, sleep = step(model.model, model.guide, ReweightedWakeSleep(num_particles=2, vectorize_particles=False))
+    assert math.isfinite(wake)
+    assert math.isfinite(sleep)
