@@ -69,7 +69,7 @@ def cli(ctx: click.Context) -> None:
 
     \b
     pyrovae fit digits --out runs/digits     train on handwritten digits, and see what was learned
-    pyrovae evaluate runs/digits             its table again, with more importance samples
+    pyrovae evaluate runs/digits             its table again; --num-samples for a tighter bound
     pyrovae encode runs/digits               the code of every row
     pyrovae sample runs/digits               new data from the model
     """
