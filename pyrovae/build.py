@@ -29,6 +29,9 @@ PRIORS: dict[str, type[nn.Module]] = {
     "normal": priors.Normal,
     "laplace": priors.Laplace,
     "student-t": priors.StudentT,
+    "cauchy": priors.Cauchy,
+    "logistic": priors.Logistic,
+    "generalized-normal": priors.GeneralizedNormal,
 }
 GUIDES: dict[str, type[nn.Module]] = {
     "normal": guides.Normal,
@@ -36,6 +39,7 @@ GUIDES: dict[str, type[nn.Module]] = {
     "low-rank-normal": guides.LowRankMultivariateNormal,
     "laplace": guides.Laplace,
     "student-t": guides.StudentT,
+    "generalized-normal": guides.GeneralizedNormal,
     "delta": guides.Delta,
 }
 LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {
@@ -230,7 +234,7 @@ def _check_tensors(path: Path, vae: VAE, tensors: dict[str, Tensor]) -> None:
 
 
 def _matching_guide(name: str, prior: nn.Module) -> str:
-    if name in PRIORS:
+    if name in GUIDES:
         return name
     support = getattr(prior, "support", None)
     if support is not None and guards.same_support(support, constraints.real):

@@ -5,13 +5,13 @@ Every data dimension is in the event: ``log_prob`` is one number per datum, in n
 
 from __future__ import annotations
 
-import math
-
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn import functional
+
+from pyrovae.hyper import Constrained
 
 __all__ = [
     "Bernoulli",
@@ -102,11 +102,11 @@ class Normal(Likelihood):
 
     def __init__(self, network: nn.Module, scale: float | str = "shared", floor: float = 0.01) -> None:
         super().__init__(network)
-        self.scale = _Positive("scale", scale, floor, network)
+        self.scale = _hyper("scale", scale, floor, network)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         loc = self.output(z)
-        return dist.Normal(loc, self.scale(loc)).to_event(_event_dim(loc, z))
+        return dist.Normal(loc, self.scale()).to_event(_event_dim(loc, z))
 
 
 class Laplace(Likelihood):
@@ -120,11 +120,11 @@ class Laplace(Likelihood):
 
     def __init__(self, network: nn.Module, scale: float | str = "shared", floor: float = 0.01) -> None:
         super().__init__(network)
-        self.scale = _Positive("scale", scale, floor, network)
+        self.scale = _hyper("scale", scale, floor, network)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         loc = self.output(z)
-        return dist.Laplace(loc, self.scale(loc)).to_event(_event_dim(loc, z))
+        return dist.Laplace(loc, self.scale()).to_event(_event_dim(loc, z))
 
 
 class Categorical(Likelihood):
@@ -190,44 +190,27 @@ class NegativeBinomial(Likelihood):
 
     def __init__(self, network: nn.Module, total_count: float | str = "shared", floor: float = 0.01) -> None:
         super().__init__(network)
-        self.total_count = _Positive("total_count", total_count, floor, network)
+        self.total_count = _hyper("total_count", total_count, floor, network)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         out = self.output(z)
-        k = self.total_count(out)
+        k = self.total_count()
         logits = torch.log(functional.softplus(out) + RATE_FLOOR) - torch.log(k)  # torch: mean = k exp(logits)
         return dist.NegativeBinomial(k, logits=logits).to_event(_event_dim(out, z))
 
 
-class _Positive(nn.Module):
-    """A positive number of a likelihood: fixed, or learned from 1 on, one for all data dimensions or one for each."""
-
-    value: Tensor
-
-    def __init__(self, name: str, value: float | str, floor: float, network: nn.Module) -> None:
-        super().__init__()
-        self.floor = floor
-        shape: tuple[int, ...] = ()
-        if value == "per-pixel":
-            out_shape = getattr(network, "out_shape", None)
-            if out_shape is None:
-                raise ValueError(f'{name} "per-pixel" needs a network that says its out_shape')
-            shape = out_shape
-        if isinstance(value, str):
-            if value not in ("shared", "per-pixel"):
-                raise ValueError(f'{name} must be a number, "shared" or "per-pixel", got {value!r}')
-            if not 0.0 < floor < 1.0:
-                raise ValueError(f"floor must be between 0 and 1, got {floor}")
-            self.raw = nn.Parameter(torch.full(shape, math.log(math.expm1(1.0 - floor))))
-        else:
-            if not 0.0 < value < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {value}")
-            self.register_buffer("value", torch.tensor(float(value)))
-
-    def forward(self, like: Tensor) -> Tensor:
-        learned = getattr(self, "raw", None)
-        value = self.value if learned is None else self.floor + functional.softplus(learned)
-        return value.expand_as(like)
+def _hyper(name: str, value: float | str, floor: float, network: nn.Module) -> Constrained:
+    """A positive number: fixed, or learned from 1 on, one for all data dimensions or one for each."""
+    if not isinstance(value, str):
+        return Constrained(name, value, lower=0.0)
+    if value not in ("shared", "per-pixel"):
+        raise ValueError(f'{name} must be a number, "shared" or "per-pixel", got {value!r}')
+    if not 0.0 < floor < 1.0:
+        raise ValueError(f"floor must be between 0 and 1, got {floor}")
+    shape = () if value == "shared" else getattr(network, "out_shape", None)
+    if shape is None:
+        raise ValueError(f'{name} "per-pixel" needs a network that says its out_shape')
+    return Constrained(name, 1.0, shape, lower=floor, learned=True)
 
 
 def _event_dim(params: Tensor, z: Tensor) -> int:

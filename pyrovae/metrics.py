@@ -63,8 +63,9 @@ def elbo(vae: VAE | Pair, x: Tensor, num_samples: int = 100) -> Elbo:
         for rows, draws in _chunks(x, num_samples):
             terms = [_elbo_terms(vae, rows, k) for k in draws]
             weights = [k / num_samples for k in draws]
-            reconstruction.append(sum(w * t.reconstruction for w, t in zip(weights, terms, strict=True)))
+            bound = sum(w * t.elbo for w, t in zip(weights, terms, strict=True))
             kl.append(sum(w * t.kl for w, t in zip(weights, terms, strict=True)))
+            reconstruction.append(bound + kl[-1])
             exact = exact and all(t.kl_is_exact for t in terms)
     return Elbo(torch.cat(reconstruction), torch.cat(kl), exact)
 
@@ -187,17 +188,18 @@ def _elbo_terms(vae: VAE | Pair, x: Tensor, num_draws: int) -> Elbo:
     latent = [name for name, site in model.items() if not site["is_observed"]]
     # with its parents sampled in the same order, each site's KL given them is a term of the whole
     same_order = latent == [name for name in guide if name in latent]
+    # the KL of an only site is the same at each draw, and quadrature is not to be repeated
+    p_sites, q_sites = _traces(vae, x, 1) if len(latent) == 1 else (model, guide)
     kl, exact = x.new_zeros(len(x)), True
     for name, q in guide.items():
-        p = model.get(name)
-        if p is not None and same_order:
+        if name in latent and same_order:
             try:
-                kl = kl + kl_divergence(q["fn"], p["fn"]).expand(num_draws, len(x)).mean(0)
+                kl = kl + kl_divergence(q_sites[name]["fn"], p_sites[name]["fn"]).mean(0)
                 continue
             except NotImplementedError:
                 pass
         exact = False
-        kl = kl + (q["log_prob"] - (0.0 if p is None else p["log_prob"])).mean(0)
+        kl = kl + (q["log_prob"] - (model[name]["log_prob"] if name in latent else 0.0)).mean(0)
     log_p, log_q = (sum(site["log_prob"] for site in sites.values()) for sites in (model, guide))
     return Elbo((log_p - log_q).mean(0) + kl, kl, exact)
 

@@ -36,7 +36,7 @@ def loss_curves(history: History) -> Figure:
             history["epoch"][best], val[best], "o", color="C0", label=f"kept: {val[best]:.2f} nats, epoch {best + 1}"
         )
     axes.set(xlabel="epoch", ylabel="loss (nats per datum)")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure

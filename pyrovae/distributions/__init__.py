@@ -1,5 +1,8 @@
 """Densities and divergences that torch and Pyro lack or have wrong. Importing this room registers the divergences."""
 
 from pyrovae.distributions import kl
+from pyrovae.distributions.generalized_normal import GeneralizedNormal
+from pyrovae.distributions.logistic import Logistic
+from pyrovae.distributions.quadrature import kl_by_quadrature
 
-__all__ = ["kl"]
+__all__ = ["GeneralizedNormal", "Logistic", "kl", "kl_by_quadrature"]

@@ -6,18 +6,25 @@ Where no closed form is registered Pyro's ``TraceMeanField_ELBO`` falls back to 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.distributions import (
+    Cauchy,
     Independent,
+    Laplace,
     LowRankMultivariateNormal,
     MultivariateNormal,
     Normal,
     StudentT,
     register_kl,
 )
+
+from pyrovae.distributions.generalized_normal import GeneralizedNormal
+from pyrovae.distributions.logistic import Logistic
+from pyrovae.distributions.quadrature import kl_by_quadrature
 
 __all__: list[str] = []
 
@@ -45,6 +52,39 @@ def _kl_student_t_normal(q: StudentT, p: Normal) -> Tensor:
     """
     second_moment = q.variance + (q.loc - p.loc) ** 2
     return 0.5 * torch.log(2 * torch.pi * p.scale**2) + second_moment / (2 * p.scale**2) - q.entropy()
+
+
+@register_kl(Normal, StudentT)
+@register_kl(Normal, Cauchy)
+@register_kl(Normal, Logistic)
+@register_kl(Normal, GeneralizedNormal)
+@register_kl(Laplace, StudentT)
+@register_kl(Laplace, Cauchy)
+@register_kl(Laplace, Logistic)
+@register_kl(Laplace, GeneralizedNormal)
+@register_kl(StudentT, StudentT)
+@register_kl(StudentT, Cauchy)
+@register_kl(GeneralizedNormal, Normal)
+@register_kl(GeneralizedNormal, Laplace)
+@register_kl(GeneralizedNormal, StudentT)
+@register_kl(GeneralizedNormal, Cauchy)
+@register_kl(GeneralizedNormal, Logistic)
+@register_kl(GeneralizedNormal, GeneralizedNormal)
+def _kl_of_location_scale_families(q: Any, p: Any) -> Tensor:
+    """By quadrature; see :mod:`pyrovae.distributions.quadrature` for its error."""
+    return kl_by_quadrature(q, p)
+
+
+@register_kl(StudentT, Laplace)
+@register_kl(StudentT, Logistic)
+@register_kl(StudentT, GeneralizedNormal)
+def _kl_of_student_t_to_lighter_tails(q: StudentT, p: Any) -> Tensor:
+    """By quadrature; infinite where q has no moment of the power with which -log p grows.
+
+    The error grows as df comes down to that power: 1e-6 relative needs df one above it.
+    """
+    power = p.power if isinstance(p, GeneralizedNormal) else torch.ones_like(q.df)
+    return torch.where(q.df > power, kl_by_quadrature(q, p), torch.inf)
 
 
 @register_kl(dist.FoldedDistribution, dist.FoldedDistribution)

@@ -1,57 +1,24 @@
-"""Guides q(z|x), amortized: a network reads x, one linear head gives the parameters of q.
-
-A scale is ``softplus(head) + SCALE_FLOOR``: smooth, and never so small that its logarithm runs away.
-"""
+"""Guides on the real line, and the point."""
 
 from __future__ import annotations
 
-import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
-from torch.nn import functional
 
-__all__ = ["Delta", "Guide", "Laplace", "LowRankMultivariateNormal", "MultivariateNormal", "Normal", "StudentT"]
+from pyrovae.distributions import GeneralizedNormal as GeneralizedNormalDensity
+from pyrovae.guides.base import Guide, positive
 
-SCALE_FLOOR = 1e-5
-
-
-class Guide(nn.Module):
-    """q(z|x): write ``distribution(x)``; override ``forward`` when the prior has sites other than ``"z"``.
-
-    Args:
-        network: Reads x ``(*batch, *event_shape)``, gives ``(*batch, out_features)`` and says its ``out_features``.
-        dim: Number of latent coordinates.
-        head_features: Number of parameters of q for each datum.
-
-    ``support`` is the set that z lives in; None leaves the comparison with the prior's to the first step.
-    """
-
-    support: constraints.Constraint | None = None
-
-    def __init__(self, network: nn.Module, dim: int, head_features: int) -> None:
-        super().__init__()
-        if not isinstance(dim, int) or dim < 1:
-            raise ValueError(f"dim must be a positive whole number, got {dim!r}")
-        out_features = getattr(network, "out_features", None)
-        if not isinstance(out_features, int):
-            raise ValueError(f"network must say its out_features, {type(network).__name__} does not")
-        self.network = network
-        self.dim = dim
-        self.head = nn.Linear(out_features, head_features)
-
-    def distribution(self, x: Tensor) -> dist.TorchDistribution:
-        """q(z|x), with ``batch_shape (N,)`` and ``event_shape (D,)``."""
-        raise NotImplementedError(f"{type(self).__name__} must define distribution(x)")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Sample the sites of the prior inside the data plate."""
-        return pyro.sample("z", self.distribution(x))
-
-    def encode(self, x: Tensor) -> Tensor:
-        """The code of x: E[z|x]."""
-        return self.distribution(x).mean
+__all__ = [
+    "Delta",
+    "GeneralizedNormal",
+    "Laplace",
+    "LowRankMultivariateNormal",
+    "MultivariateNormal",
+    "Normal",
+    "StudentT",
+]
 
 
 class Normal(Guide):
@@ -69,7 +36,7 @@ class Normal(Guide):
 
     def distribution(self, x: Tensor) -> dist.TorchDistribution:
         loc, raw = self.head(self.network(x)).chunk(2, -1)
-        return dist.Normal(loc, _scale(raw)).to_event(1)
+        return dist.Normal(loc, positive(raw)).to_event(1)
 
 
 class MultivariateNormal(Guide):
@@ -89,7 +56,7 @@ class MultivariateNormal(Guide):
 
     def distribution(self, x: Tensor) -> dist.TorchDistribution:
         loc, raw, below = self.head(self.network(x)).split([self.dim, self.dim, self.index.shape[1]], -1)
-        scale_tril = torch.diag_embed(_scale(raw))
+        scale_tril = torch.diag_embed(positive(raw))
         scale_tril[..., self.index[0], self.index[1]] = below
         return dist.MultivariateNormal(loc, scale_tril=scale_tril)
 
@@ -112,7 +79,7 @@ class LowRankMultivariateNormal(Guide):
 
     def distribution(self, x: Tensor) -> dist.TorchDistribution:
         loc, raw, factor = self.head(self.network(x)).tensor_split((self.dim, 2 * self.dim), -1)
-        return dist.LowRankMultivariateNormal(loc, factor.unflatten(-1, (self.dim, -1)), _scale(raw) ** 2)
+        return dist.LowRankMultivariateNormal(loc, factor.unflatten(-1, (self.dim, -1)), positive(raw) ** 2)
 
 
 class Laplace(Guide):
@@ -130,7 +97,7 @@ class Laplace(Guide):
 
     def distribution(self, x: Tensor) -> dist.TorchDistribution:
         loc, raw = self.head(self.network(x)).chunk(2, -1)
-        return dist.Laplace(loc, _scale(raw)).to_event(1)
+        return dist.Laplace(loc, positive(raw)).to_event(1)
 
 
 class StudentT(Guide):
@@ -151,7 +118,25 @@ class StudentT(Guide):
 
     def distribution(self, x: Tensor) -> dist.TorchDistribution:
         loc, raw, df = self.head(self.network(x)).chunk(3, -1)
-        return dist.StudentT(2.0 + _scale(df), loc, _scale(raw)).to_event(1)
+        return dist.StudentT(2.0 + positive(df), loc, positive(raw)).to_event(1)
+
+
+class GeneralizedNormal(Guide):
+    r"""Independent generalised Normals: location, scale and power from the head, the power between 0.5 and 4.
+
+    Args:
+        network: The trunk of the encoder.
+        dim: Number of latent coordinates :math:`D`.
+    """
+
+    support = constraints.real
+
+    def __init__(self, network: nn.Module, dim: int) -> None:
+        super().__init__(network, dim, 3 * dim)
+
+    def distribution(self, x: Tensor) -> dist.TorchDistribution:
+        loc, raw, power = self.head(self.network(x)).chunk(3, -1)
+        return GeneralizedNormalDensity(loc, positive(raw), 0.5 + 3.5 * torch.sigmoid(power)).to_event(1)
 
 
 class Delta(Guide):
@@ -175,7 +160,3 @@ class Delta(Guide):
 
     def encode(self, x: Tensor) -> Tensor:
         return self.head(self.network(x))
-
-
-def _scale(raw: Tensor) -> Tensor:
-    return functional.softplus(raw) + SCALE_FLOOR

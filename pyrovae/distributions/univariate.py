@@ -1,0 +1,36 @@
+"""What the univariate densities share: parameters that broadcast, and ``expand``."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Size, Tensor
+from torch.distributions import constraints
+from torch.distributions.utils import broadcast_all
+
+__all__ = ["SCALAR", "Shape", "Univariate"]
+
+Shape = Size | list[int] | tuple[int, ...]
+SCALAR = Size()
+
+
+class Univariate(TorchDistribution):
+    """A density of one number whose parameters are those that ``arg_constraints`` names, in that order."""
+
+    arg_constraints: ClassVar[dict[str, Any]]
+    support = constraints.real
+    has_rsample = True
+
+    def __init__(self, *parameters: Tensor | float, validate_args: bool | None = None) -> None:
+        for name, value in zip(self.arg_constraints, broadcast_all(*parameters), strict=True):
+            setattr(self, name, value)
+        super().__init__(getattr(self, next(iter(self.arg_constraints))).shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> Any:
+        new = self._get_checked_instance(type(self), _instance)
+        for name in self.arg_constraints:
+            setattr(new, name, getattr(self, name).expand(batch_shape))
+        TorchDistribution.__init__(new, Size(batch_shape), validate_args=False)
+        new._validate_args = self._validate_args
+        return new

@@ -1,0 +1,77 @@
+"""Numbers of a prior or a likelihood that stay in an interval: fixed buffers, or parameters that are learned."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["Constrained"]
+
+
+class Constrained(nn.Module):
+    r"""A hyper-parameter: called, it gives its value.
+
+    Learned, it is a parameter :math:`r` without bounds that starts at ``value``:
+
+    .. math:: lower + softplus(r), \qquad lower + (upper - lower)\, \sigma(r), \qquad r
+
+    for a half line, an interval and the whole line.
+
+    Args:
+        name: What an error calls it.
+        value: The value, or where it starts; a number or a tensor that expands to ``shape``.
+        shape: One value for each coordinate, or ``()`` for one that all share.
+        lower: The value is above this.
+        upper: The value is below this.
+        learned: Whether it is an ``nn.Parameter``.
+
+    Raises: ValueError if ``value`` is not strictly between the bounds.
+    """
+
+    value: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        value: float | Tensor,
+        shape: tuple[int, ...] = (),
+        lower: float = -math.inf,
+        upper: float = math.inf,
+        learned: bool = False,
+    ) -> None:
+        super().__init__()
+        start = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
+        if not bool(((start > lower) & (start < upper)).all()):
+            raise ValueError(f"{name} must be {_interval(lower, upper)}, got {value}")
+        self.lower, self.upper = lower, upper
+        if learned:
+            self.raw = nn.Parameter(self._inverse(start).expand(shape).clone())
+        else:
+            self.register_buffer("value", start.expand(shape).clone())
+
+    def forward(self) -> Tensor:
+        raw = getattr(self, "raw", None)
+        if raw is None:
+            return self.value
+        if math.isinf(self.lower):
+            return raw
+        if math.isinf(self.upper):
+            return self.lower + functional.softplus(raw)
+        return self.lower + (self.upper - self.lower) * torch.sigmoid(raw)
+
+    def _inverse(self, value: Tensor) -> Tensor:
+        if math.isinf(self.lower):
+            return value
+        if math.isinf(self.upper):
+            y = value - self.lower
+            return y + torch.log(-torch.expm1(-y))
+        return torch.logit((value - self.lower) / (self.upper - self.lower))
+
+
+def _interval(lower: float, upper: float) -> str:
+    if math.isinf(lower):
+        return "finite"
+    return "positive and finite" if (lower, upper) == (0.0, math.inf) else f"between {lower:g} and {upper:g}"

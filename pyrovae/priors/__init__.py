@@ -1,0 +1,9 @@
+"""Priors p(z) over the latent code, a file for each family.
+
+A prior is one class with one method, ``distribution()``; ``docs/write_a_prior.md`` writes three.
+"""
+
+from pyrovae.priors.base import Prior
+from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logistic, Normal, StudentT
+
+__all__ = ["Cauchy", "GeneralizedNormal", "Laplace", "Logistic", "Normal", "Prior", "StudentT"]

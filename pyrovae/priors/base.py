@@ -1,0 +1,69 @@
+"""What every prior is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pyro
+import pyro.distributions as dist
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from pyrovae.hyper import Constrained
+
+__all__ = ["LocationScale", "Prior", "check_dim", "check_learned"]
+
+
+class Prior(nn.Module):
+    """p(z): write ``distribution()``; override ``forward`` only when p(z) needs several sites.
+
+    Learned hyper-parameters are ``nn.Parameter``s and fixed ones buffers, so both follow ``.to(device)`` and
+    ``.double()``. The distribution is built at each call: one kept from the last step would hold a freed graph.
+    """
+
+    def distribution(self) -> dist.TorchDistribution:
+        """p(z), with ``event_shape (D,)`` and no batch dimension."""
+        raise NotImplementedError(f"{type(self).__name__} must define distribution() or override forward()")
+
+    def forward(self) -> Tensor:
+        """Sample the latent sites inside the data plate; return what the decoder reads."""
+        return pyro.sample("z", self.distribution())
+
+    @property
+    def support(self) -> constraints.Constraint | None:
+        """The set that z lives in, or None where only the sites can tell."""
+        try:
+            return self.distribution().support
+        except NotImplementedError:
+            return None
+
+
+class LocationScale(Prior):
+    """Independent coordinates, each with a location and a scale: a subclass only chooses the family.
+
+    Args:
+        dim: Number of latent coordinates :math:`D`.
+        loc: Location, the median.
+        scale: Scale, positive; what it means is the family's to say.
+        learned: Which of ``"loc"`` and ``"scale"`` are learned, one value for each coordinate.
+    """
+
+    def __init__(self, dim: int, loc: float = 0.0, scale: float = 1.0, learned: Collection[str] = ()) -> None:
+        super().__init__()
+        check_learned(learned, ("loc", "scale"))
+        shape = (check_dim(dim),)
+        self.loc = Constrained("loc", loc, shape, learned="loc" in learned)
+        self.scale = Constrained("scale", scale, shape, lower=0.0, learned="scale" in learned)
+
+
+def check_dim(dim: int) -> int:
+    """dim, or ValueError."""
+    if not isinstance(dim, int) or dim < 1:
+        raise ValueError(f"dim must be a positive whole number, got {dim!r}")
+    return dim
+
+
+def check_learned(learned: Collection[str], names: Collection[str]) -> None:
+    """ValueError unless each name of ``learned`` is a hyper-parameter."""
+    if isinstance(learned, str) or not set(learned) <= set(names):
+        raise ValueError(f"learned must be a collection of names of {sorted(names)}, got {learned!r}")

@@ -1,0 +1,91 @@
+"""What a row of the table of cases holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class Linear(nn.Module):
+    """A network that returns its input: the rows then set a likelihood's or a guide's parameters by hand."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.out_features, self.out_shape = features, (features,)
+
+    def forward(self, x):
+        return x
+
+
+@dataclass(frozen=True)
+class DensityCase:
+    """A density of one number.
+
+    ``log_prob`` is an independent reference (scipy, or a closed form in numpy), compared at ``points``, which reach far
+    into the tails; ``cdf`` is of the continuous part, normalised, for the test of fit; ``atoms`` are the points of
+    positive mass. ``breaks`` are where an integral over the support must be cut: its ends, corners and poles.
+    """
+
+    cls: type
+    make: Callable[[], Any]
+    log_prob: Callable[[np.ndarray], np.ndarray]
+    points: Sequence[float]
+    cdf: Callable[[np.ndarray], np.ndarray]
+    breaks: Sequence[float] = (-np.inf, 0.0, np.inf)
+    atoms: dict[float, float] = field(default_factory=dict)
+    reparametrised: bool = True
+
+
+@dataclass(frozen=True)
+class KLCase:
+    """Pairs (q, p) of one family each, at settings mild and extreme, with an independent reference of their KL.
+
+    ``reference`` is None for one-dimensional families with ``loc`` and ``scale``, which quadrature handles.
+    """
+
+    pairs: Callable[[], list[tuple[Any, Any]]]
+    reference: Callable[[Any, Any], float] | None = None
+    rel: float = 1e-6
+    monte_carlo: bool = True  # False where log q - log p has no variance to speak of
+
+
+@dataclass(frozen=True)
+class PriorCase:
+    cls: type
+    make: Callable[[int], nn.Module]
+    marginal: Any  # scipy's frozen distribution of one coordinate, or what has its logpdf, cdf and median
+
+
+@dataclass(frozen=True)
+class GuideCase:
+    cls: type
+    make: Callable[[int], nn.Module]  # of three input features and d coordinates
+    log_density: (
+        Callable[[np.ndarray, np.ndarray, int], float] | None
+    )  # of the head's output, z and d; None for a point
+
+
+@dataclass(frozen=True)
+class LikelihoodCase:
+    cls: type
+    make: Callable[[], nn.Module]  # whose network returns z, three numbers per datum (six for two categories each)
+    log_density: Callable[[np.ndarray, np.ndarray], float]  # of one datum: the network's output and x
+    x: list[list[float]]  # data inside the support
+    bad: float  # a value outside it
+
+
+def softplus(x):
+    return np.logaddexp(0.0, x)
+
+
+def scale(raw):
+    return softplus(raw) + 1e-5
+
+
+def double(value):
+    return torch.tensor(value, dtype=torch.float64)
