@@ -9,20 +9,23 @@ The pipeline, in the order of the rooms::
     guides       q(z|x)                             pv.guides.Laplace(network, 16)
     vae          model(x) and guide(x) for Pyro     pv.VAE(prior, likelihood, guide)
     build        the same from names                pv.build_vae((64,), 16, prior="laplace")
+    objectives   bounds that Pyro's SVI descends    pv.ELBO(beta=pv.warmup(5))
     train        the loop around Pyro's SVI         pv.fit(vae, x, epochs=50)
     metrics      bounds and errors, per datum       pv.metrics.log_likelihood(vae, x)
     plots        pictures                           pv.plots.reconstructions(vae, x)
     cli          pyrovae fit | evaluate | encode | sample
 """
 
-from pyrovae import build, data, distributions, guides, likelihoods, metrics, nn, plots, priors, train
+from pyrovae import build, data, distributions, guides, likelihoods, metrics, nn, objectives, plots, priors, train
 from pyrovae.build import build_vae, load, save
+from pyrovae.objectives import ELBO, warmup
 from pyrovae.train import fit
 from pyrovae.vae import VAE
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ELBO",
     "VAE",
     "__version__",
     "build",
@@ -35,8 +38,10 @@ __all__ = [
     "load",
     "metrics",
     "nn",
+    "objectives",
     "plots",
     "priors",
     "save",
     "train",
+    "warmup",
 ]

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from pyrovae.vae import VAE
 
 __all__ = ["GUIDES", "LIKELIHOODS", "NETWORKS", "PRIORS", "build_vae", "by_name", "by_name_or_path", "load", "save"]
 
-PRIORS: dict[str, type[nn.Module]] = {
+PRIORS: dict[str, Callable[..., nn.Module]] = {
     "normal": priors.Normal,
     "laplace": priors.Laplace,
     "student-t": priors.StudentT,
     "cauchy": priors.Cauchy,
     "logistic": priors.Logistic,
     "generalized-normal": priors.GeneralizedNormal,
+    "spike-slab": functools.partial(priors.SpikeSlab, learned=("active", "scale")),
 }
 GUIDES: dict[str, type[nn.Module]] = {
     "normal": guides.Normal,
@@ -40,6 +42,7 @@ GUIDES: dict[str, type[nn.Module]] = {
     "laplace": guides.Laplace,
     "student-t": guides.StudentT,
     "generalized-normal": guides.GeneralizedNormal,
+    "spike-slab": guides.SpikeSlab,
     "delta": guides.Delta,
 }
 LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {

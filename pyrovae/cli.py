@@ -36,6 +36,7 @@ OPTIMIZERS = {
     "adagrad": "Adagrad",
 }
 EPOCHS = {"digits": 200, "mnist": 20, "fashion-mnist": 20}  # where --epochs is not given; 100 for other data
+WARMUP = {"spike-slab": 8.0}  # epochs, where --warmup is not given
 SEED = click.IntRange(0, 2**63 - 1)
 DRAWS = 1_000_000  # importance samples for a whole test set where --num-samples is not given
 
@@ -118,6 +119,12 @@ def _widths(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...
 @click.option("--batch-size", default=128, show_default=True, type=click.IntRange(1), help="Data per step.")
 @click.option("--optim", default="adam", show_default=True, help=f"{', '.join(OPTIMIZERS)}.")
 @click.option("--lr", default=1e-3, show_default=True, type=click.FloatRange(0, min_open=True), help="Learning rate.")
+@click.option("--beta", default=1.0, show_default=True, type=click.FloatRange(0), help="Weight of the KL.")
+@click.option(
+    "--warmup",
+    type=click.FloatRange(0),
+    help="Epochs over which beta rises from 0 in a straight line.  [default: 8 for spike-slab, else 0]",
+)
 @click.option(
     "--binarize",
     type=click.Choice(["static", "dynamic", "none"]),
@@ -181,6 +188,7 @@ def fit(data: str, out: Path, overwrite: bool, **options: Any) -> None:
             epochs=epochs,
             batch_size=options["batch_size"],
             optim=optim_class({"lr": options["lr"]}),
+            loss=pv.ELBO(beta=_beta(options)),
             patience=options["patience"],
             seed=options["seed"],
         )
@@ -284,6 +292,13 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
         unit = all(bool(((x >= 0) & (x <= 1)).all()) for x in splits)
         likelihood = "bernoulli" if binary or binarize else "continuous-bernoulli" if unit else "normal"
     return dataset, likelihood, binarize
+
+
+def _beta(options: dict[str, Any]) -> Any:
+    """The weight of the KL, as it rises."""
+    epochs = options["warmup"] if options["warmup"] is not None else WARMUP.get(options["prior"], 0.0)
+    rise = pv.warmup(epochs) if epochs else lambda _: 1.0
+    return lambda epoch: options["beta"] * rise(epoch)
 
 
 def _num_classes(dataset: Data, likelihood: str) -> int | None:

@@ -16,7 +16,14 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions.distribution import Distribution
-from pyro.infer import JitTraceMeanField_ELBO, RenyiELBO, TraceEnum_ELBO, TraceGraph_ELBO
+from pyro.infer import (
+    EnergyDistance,
+    JitTraceMeanField_ELBO,
+    RenyiELBO,
+    ReweightedWakeSleep,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+)
 from pyro.infer.elbo import ELBO
 from pyro.nn import PyroModule
 from pyro.params.param_store import ParamStoreDict
@@ -27,7 +34,15 @@ from pyro.poutine.util import site_is_subsample
 from torch import nn
 from torch.distributions import constraints
 
-__all__ = ["GuideSites", "ModelSites", "check_sites", "check_support", "register", "same_support"]
+__all__ = [
+    "GuideSites",
+    "ModelSites",
+    "check_sites",
+    "check_support",
+    "has_own_score_parts",
+    "register",
+    "same_support",
+]
 
 _UNSAFE_DRAWS = (dist.Logistic, dist.SkewLogistic, dist.SoftLaplace)
 
@@ -190,14 +205,14 @@ def _equal(a: Any, b: Any) -> bool:
 def _check_gradient(site: Any) -> None:
     name, fn = site["name"], site["fn"]
     base, wrapped = fn, False
-    while isinstance(base, torch.distributions.Independent) and not _own_score_parts(base):
+    while isinstance(base, torch.distributions.Independent) and not has_own_score_parts(base):
         base, wrapped = base.base_dist, True
     if isinstance(base, _UNSAFE_DRAWS):
         raise ValueError(
             f"site {name!r}: Pyro's {type(base).__name__}.rsample returns -inf about once in 2^24 draws (S7), which "
             f"turns every parameter into NaN"
         )
-    partial = _own_score_parts(base)
+    partial = has_own_score_parts(base)
     if partial and wrapped:
         raise ValueError(
             f"site {name!r}: to_event() drops the score_parts of {type(base).__name__}, and with them a part of the "
@@ -212,9 +227,10 @@ def _check_gradient(site: Any) -> None:
             f"site {name!r}: RenyiELBO gives a {type(base).__name__} guide, which is not reparametrised, a gradient of "
             f"zero (S5): use Trace_ELBO or TraceGraph_ELBO"
         )
-    if isinstance(objective, TraceGraph_ELBO) and partial:
+    if partial and objective is not None and not _takes_score_parts(objective):
         raise ValueError(
-            f"site {name!r}: TraceGraph_ELBO ignores the score_parts of {type(base).__name__} (S3): use Trace_ELBO"
+            f"site {name!r}: {type(objective).__name__} ignores the score_parts of {_innermost(base)}, and with "
+            f"them a part of the gradient (S3): use pyrovae.ELBO, Trace_ELBO or ReweightedWakeSleep"
         )
     if isinstance(objective, TraceEnum_ELBO) and straight_through and site["infer"].get("enumerate"):
         raise ValueError(
@@ -223,7 +239,18 @@ def _check_gradient(site: Any) -> None:
         )
 
 
-def _own_score_parts(fn: Any) -> bool:
+def _innermost(fn: Any) -> str:
+    while isinstance(fn, torch.distributions.Independent):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+def _takes_score_parts(objective: Any) -> bool:
+    return getattr(objective, "uses_score_parts", False) or type(objective) in (Trace_ELBO, ReweightedWakeSleep)
+
+
+def has_own_score_parts(fn: Any) -> bool:
+    """Whether a density is reparametrised in part, and says by ``score_parts`` what is left to the score function."""
     wrappers = (dist.MaskedDistribution, dist.ExpandedDistribution)
     while isinstance(fn, wrappers):
         fn = fn.base_dist
@@ -231,12 +258,12 @@ def _own_score_parts(fn: Any) -> bool:
     return not isinstance(fn, dist.Delta) and type(fn).score_parts not in plain
 
 
-def _running_objective() -> ELBO | None:
+def _running_objective() -> Any:
     """The Pyro objective on whose behalf this runs. Pyro hands it to nobody, so the call stack is read."""
     frame = inspect.currentframe()
     while frame is not None:
         owner = frame.f_locals.get("self")
-        if isinstance(owner, ELBO):
+        if isinstance(owner, (ELBO, EnergyDistance)):
             return owner
         frame = frame.f_back
     return None

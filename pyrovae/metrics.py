@@ -10,15 +10,12 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
-from pyrovae import guards
+from pyrovae.objectives import draw_sites, site_kl
 from pyrovae.vae import VAE, evaluating
 
 __all__ = ["Elbo", "active_units", "elbo", "evaluate", "log_likelihood", "mean_squared_error"]
@@ -150,31 +147,18 @@ def _chunks(x: Tensor, num_samples: int) -> Any:
         yield rows, draws
 
 
-def _traces(vae: VAE | Pair, x: Tensor, num_draws: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _sites(vae: VAE | Pair, x: Tensor, num_draws: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The sites of the model and of the guide at ``num_draws`` draws for each datum; log_prob is ``(num_draws, N)``."""
     model, guide = vae if isinstance(vae, tuple) else (vae.model, vae.guide)
-    with pyro.plate("particles", num_draws, dim=-2):
-        guide_trace = poutine.trace(guide).get_trace(x)
-    with pyro.plate("particles", num_draws, dim=-2):
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
-    sites = []
-    for trace in (model_trace, guide_trace):
-        trace = prune_subsample_sites(trace)
-        trace.compute_log_prob()
-        sites.append({name: site for name, site in trace.nodes.items() if site["type"] == "sample"})
-    guards.check_sites(*sites)
-    for name, site in sites[0].items():
-        if site["log_prob"].shape != (num_draws, len(x)):
-            raise ValueError(
-                f"site {name!r} has log_prob of shape {tuple(site['log_prob'].shape)}, not ({num_draws}, {len(x)}): "
-                f"each site must stand in a data plate at dim=-1"
-            )
-    return sites[0], sites[1]
+    sites = draw_sites(model, guide, (x,), {}, num_draws)
+    for site in (*sites[0].values(), *sites[1].values()):
+        site["log_prob"] = site["fn"].log_prob(site["value"])
+    return sites
 
 
 def _log_weights(vae: VAE | Pair, x: Tensor, num_draws: int) -> Tensor:
     """log p(x, z_k) - log q(z_k|x), ``(num_draws, N)``."""
-    model, guide = _traces(vae, x, num_draws)
+    model, guide = _sites(vae, x, num_draws)
     name = next((name for name, site in guide.items() if _is_point(site["fn"])), None)
     if name is not None:
         raise ValueError(
@@ -184,22 +168,14 @@ def _log_weights(vae: VAE | Pair, x: Tensor, num_draws: int) -> Tensor:
 
 
 def _elbo_terms(vae: VAE | Pair, x: Tensor, num_draws: int) -> Elbo:
-    model, guide = _traces(vae, x, num_draws)
-    latent = [name for name, site in model.items() if not site["is_observed"]]
-    # with its parents sampled in the same order, each site's KL given them is a term of the whole
-    same_order = latent == [name for name in guide if name in latent]
+    model, guide = _sites(vae, x, num_draws)
     # the KL of an only site is the same at each draw, and quadrature is not to be repeated
-    p_sites, q_sites = _traces(vae, x, 1) if len(latent) == 1 else (model, guide)
+    alone = _sites(vae, x, 1) if len(guide) == 1 else (model, guide)
     kl, exact = x.new_zeros(len(x)), True
-    for name, q in guide.items():
-        if name in latent and same_order:
-            try:
-                kl = kl + kl_divergence(q_sites[name]["fn"], p_sites[name]["fn"]).mean(0)
-                continue
-            except NotImplementedError:
-                pass
-        exact = False
-        kl = kl + (q["log_prob"] - (model[name]["log_prob"] if name in latent else 0.0)).mean(0)
+    for name in guide:
+        term, is_exact = site_kl(name, *alone)
+        kl = kl + (term if is_exact else site_kl(name, model, guide)[0]).mean(0)
+        exact = exact and is_exact
     log_p, log_q = (sum(site["log_prob"] for site in sites.values()) for sites in (model, guide))
     return Elbo((log_p - log_q).mean(0) + kl, kl, exact)
 

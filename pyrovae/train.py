@@ -14,7 +14,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import SVI, JitTraceMeanField_ELBO, Trace_ELBO
+from pyro.infer import SVI, JitTraceMeanField_ELBO
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from pyrovae import guards
 from pyrovae.data import Data, batches
 from pyrovae.likelihoods import Likelihood
+from pyrovae.objectives import ELBO
 from pyrovae.vae import VAE, evaluating
 
 __all__ = ["History", "fit", "write_history"]
@@ -53,7 +54,8 @@ def fit(
         epochs: Passes over the data.
         batch_size: Data per step.
         optim: Any optimizer of ``pyro.optim``; None is Adam at a learning rate of 1e-3.
-        loss: Any Pyro ELBO; None is ``Trace_ELBO()``.
+        loss: :class:`~pyrovae.ELBO` or any of Pyro's; None is ``pyrovae.ELBO()``. A schedule of beta follows the
+            epochs; the validation loss has beta 1 from the first epoch on.
         val: Validation data, where ``data`` brings none.
         patience: Stop after this many epochs without a better validation loss; None runs all epochs.
         seed: Of the order and the draws, which then leave torch's own random state as it was; None goes on from there.
@@ -67,7 +69,7 @@ def fit(
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     optim = pyro.optim.PyroOptim(torch.optim.Adam, {"lr": 1e-3}) if optim is None else optim
-    loss = Trace_ELBO() if loss is None else loss
+    loss = ELBO() if loss is None else loss
     _check_optim_and_loss(optim, loss)
     train: Any = data
     transform = None
@@ -78,9 +80,12 @@ def fit(
     train, val = _like_parameters(vae, train), _like_parameters(vae, val)
 
     if isinstance(vae, tuple):
-        svi = SVI(guards.ModelSites()(vae[0]), guards.GuideSites()(vae[1]), optim, loss)
+        functions = (guards.ModelSites()(vae[0]), guards.GuideSites()(vae[1]))
     else:
-        svi = SVI(vae.model, vae.guide, optim, loss)
+        functions = (vae.model, vae.guide)
+    svi = SVI(*functions, optim, loss)
+    # what is compared between epochs is the bound itself, whatever beta is
+    bound = SVI(*functions, optim, ELBO() if isinstance(loss, ELBO) else loss)
     history: History = {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []}
     best_loss, best_weights, best_epoch = math.inf, _weights(vae), 0
     start = time.perf_counter()
@@ -93,10 +98,12 @@ def fit(
             try:
                 passes = batches(train, batch_size, transform=transform, generator=generator)
                 with _divergence(epoch):
+                    if isinstance(loss, ELBO):
+                        passes = _scheduled(loss, epoch - 1, passes, num_rows=_length(train))
                     train_loss = _train_epoch(vae, svi, passes, checked=isinstance(train, Tensor))
                     val_loss = math.nan
                     if val is not None:
-                        val_loss = _evaluate(vae, svi, batches(val, batch_size, shuffle=False))
+                        val_loss = _evaluate(vae, bound, batches(val, batch_size, shuffle=False))
             except BaseException:
                 _restore(before)
                 raise
@@ -138,6 +145,21 @@ def _train_epoch(vae: VAE | Pair, svi: SVI, passes: Iterable[Tensor], checked: b
     if count == 0:
         raise ValueError("data gave no batch: it must be possible to iterate over it once per epoch")
     return total / count
+
+
+def _scheduled(loss: ELBO, epochs_done: int, passes: Iterable[Tensor], num_rows: float) -> Iterator[Tensor]:
+    """The batches of an epoch, with the objective told how far it is."""
+    count = 0
+    for batch in passes:
+        loss.epoch = epochs_done + count / num_rows
+        yield batch
+        count += len(batch)
+
+
+def _length(data: Any) -> float:
+    """Rows of a tensor or a Dataset; infinite for a stream, whose schedule then moves once per epoch."""
+    dataset = getattr(data, "dataset", data)
+    return len(dataset) if hasattr(dataset, "__len__") else math.inf
 
 
 @contextmanager

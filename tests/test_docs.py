@@ -130,7 +130,7 @@ def test_readme_lists_every_part_by_class_and_name(part: str) -> None:
     table = getattr(build, part.upper())
     row = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `pv.{part}`"))
     _, classes, names = [re.findall(r"`([^`]+)`", cell) for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
-    assert classes == [cls.__name__ for cls in table.values()]
+    assert classes == [getattr(entry, "func", entry).__name__ for entry in table.values()]
     assert names == list(table)
 
 

@@ -31,7 +31,7 @@ def equal(a, b):
 
 def test_history_is_that_of_pyros_own_loop():
     vae, by_hand = build(), build()
-    history = fit(vae, seed=7)
+    history = fit(vae, seed=7, loss=Trace_ELBO())
     svi = SVI(by_hand.model, by_hand.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
     order = torch.Generator().manual_seed(7)
     torch.manual_seed(7)
@@ -128,7 +128,7 @@ def test_data_may_be_a_dataset_a_loader_or_a_data_set_of_ours():
     svi = SVI(by_tensor.model, by_tensor.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
     torch.manual_seed(0)
     expected = sum(svi.step(batch) for batch, _ in loader) / 50
-    assert fit(build(), loader, epochs=1, seed=0)["train_loss"] == [expected]
+    assert fit(build(), loader, epochs=1, seed=0, loss=Trace_ELBO())["train_loss"] == [expected]
     assert len(fit(build(), TensorDataset(X), seed=0)["epoch"]) == 3
     history = fit(build(), pv.data.split("mine", X, seed=0), seed=0)
     assert all(map(math.isfinite, history["val_loss"]))

@@ -4,5 +4,6 @@ from pyrovae.distributions import kl
 from pyrovae.distributions.generalized_normal import GeneralizedNormal
 from pyrovae.distributions.logistic import Logistic
 from pyrovae.distributions.quadrature import kl_by_quadrature
+from pyrovae.distributions.spike_slab import SpikeSlab
 
-__all__ = ["GeneralizedNormal", "Logistic", "kl", "kl_by_quadrature"]
+__all__ = ["GeneralizedNormal", "Logistic", "SpikeSlab", "kl", "kl_by_quadrature"]

@@ -1,6 +1,7 @@
 """Guides q(z|x), amortized, a file for each family of supports."""
 
 from pyrovae.guides.base import SCALE_FLOOR, Guide
+from pyrovae.guides.exact_zeros import SpikeSlab
 from pyrovae.guides.real import (
     Delta,
     GeneralizedNormal,
@@ -20,5 +21,6 @@ __all__ = [
     "LowRankMultivariateNormal",
     "MultivariateNormal",
     "Normal",
+    "SpikeSlab",
     "StudentT",
 ]

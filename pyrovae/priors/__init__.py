@@ -4,6 +4,7 @@ A prior is one class with one method, ``distribution()``; ``docs/write_a_prior.m
 """
 
 from pyrovae.priors.base import Prior
+from pyrovae.priors.exact_zeros import SpikeSlab
 from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logistic, Normal, StudentT
 
-__all__ = ["Cauchy", "GeneralizedNormal", "Laplace", "Logistic", "Normal", "Prior", "StudentT"]
+__all__ = ["Cauchy", "GeneralizedNormal", "Laplace", "Logistic", "Normal", "Prior", "SpikeSlab", "StudentT"]

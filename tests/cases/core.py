@@ -39,6 +39,10 @@ class DensityCase:
     breaks: Sequence[float] = (-np.inf, 0.0, np.inf)
     atoms: dict[float, float] = field(default_factory=dict)
     reparametrised: bool = True
+    rebuild: Callable[..., Any] | None = None  # from the parameters of arg_constraints, where the class takes more
+
+    def of(self, **parameters: Any) -> Any:
+        return (self.rebuild or self.cls)(**parameters)
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class PriorCase:
     cls: type
     make: Callable[[int], nn.Module]
     marginal: Any  # scipy's frozen distribution of one coordinate, or what has its logpdf, cdf and median
+    atoms: dict[float, float] = field(default_factory=dict)  # cdf and median are of the rest
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class GuideCase:
     log_density: (
         Callable[[np.ndarray, np.ndarray, int], float] | None
     )  # of the head's output, z and d; None for a point
+    code: Callable[[np.ndarray, int], np.ndarray] | None = None  # of the head's output and d; None where it is the mean
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pyro.distributions as dist
 import scipy.stats as st
+from scipy.integrate import quad
 from scipy.special import expit
 
 from cases.core import DensityCase, GuideCase, KLCase, Linear, PriorCase, double, scale
@@ -92,6 +93,21 @@ GUIDES = {
     ),
     "delta": GuideCase(guides.Delta, lambda d: guides.Delta(Linear(3), d), None),
 }
+
+
+def by_quadrature(q, p):
+    """E_q[log q - log p] in one dimension, cut where either density has a corner."""
+
+    def integrand(t):  # z = loc + scale t / (1 - t^2)
+        z = q.loc + q.scale * double(t / (1 - t * t))
+        log_q = q.log_prob(z)
+        value = (log_q.exp() * (log_q - p.log_prob(z)) * q.scale).item() * (1 + t * t) / (1 - t * t) ** 2
+        return value if np.isfinite(value) else 0.0
+
+    corner = ((p.loc - q.loc) / q.scale).item()  # where z = p.loc
+    t = 0.0 if corner == 0 else (np.sqrt(1 + 4 * corner**2) - 1) / (2 * corner)
+    cuts = sorted({-1.0, -0.6, 0.0, 0.6, 1.0, t})
+    return sum(quad(integrand, a, b, epsabs=1e-12, epsrel=1e-11, limit=400)[0] for a, b in itertools.pairwise(cuts))
 
 
 # location and scale of q and of p: alike, near, far, one a thousand times wider than the other

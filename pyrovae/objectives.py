@@ -1,0 +1,206 @@
+r"""Objectives: the evidence lower bound with the exact KL and gradients of low variance.
+
+.. math::
+    L_\beta &= E_{q(z|x)}[\log p(x|z)] - \beta\, KL(q(z|x) \,\|\, p(z)) \\
+    \nabla_\phi L_\beta &= E\left[\nabla_\phi^{path} \log p(x|z)\right]
+        + E\left[(f - \bar f)\, \nabla_\phi \log q(b|x)\right] - \beta\, \nabla_\phi KL
+
+The first term is the pathwise one; the second is for what has no path: gates and discrete sites b, with
+:math:`f = \log p(x|z)` and a baseline :math:`\bar f` from the other draws. The KL of each site is exact where a closed
+form or quadrature is registered, and log q - log p at the draws where not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.infer import Trace_ELBO
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from pyrovae import distributions, guards
+
+__all__ = ["ELBO", "draw_sites", "site_kl", "warmup"]
+
+_ = distributions.kl  # importing it registers the divergences
+
+
+HARD_GATES = ("disarm", "leave-one-out")  # unbiased
+GATES = (*HARD_GATES, "straight-through", "relaxed")
+Beta = float | Callable[[float], float]
+
+
+class ELBO(Trace_ELBO):
+    r"""The evidence lower bound, for ``pyro.infer.SVI`` and ``pyrovae.fit``.
+
+    Args:
+        beta: Weight of the KL, at least 0; or a schedule, a function of the epochs done such as :func:`warmup`.
+        num_particles: Draws of z for each datum; None is one, or two where a site has no pathwise gradient.
+        gates: How gates of spike-and-slab sites are trained. ``"disarm"``: antithetic pairs, unbiased, of the least
+            variance. ``"leave-one-out"``: independent draws, each the other's baseline, unbiased; what every other
+            site without a path uses. ``"straight-through"``: hard gates with the gradient of their mean, biased.
+            ``"relaxed"``: concrete gates of temperature 0.5, biased, and the loss is that of another model.
+
+    ``loss`` draws hard gates whatever the gradient. Sites stand in a data plate at dim -1.
+
+    Units: nats, summed over the batch.
+    References: Kingma and Welling (2014), eq. 3; Kool, van Hoof and Welling (2019), "Buy 4 REINFORCE samples, get a
+        baseline for free!"; Dong, Mnih and Tucker (2020), "DisARM"; Higgins et al. (2017), "beta-VAE".
+    """
+
+    uses_score_parts = True  # what the guards ask an objective
+
+    def __init__(self, beta: Beta = 1.0, num_particles: int | None = None, gates: str = "disarm") -> None:
+        if num_particles is not None and num_particles < 1:
+            raise ValueError(f"num_particles must be at least 1, got {num_particles}")
+        if gates not in GATES:
+            raise ValueError(f"gates must be one of {', '.join(GATES)}, got {gates!r}")
+        if not callable(beta) and not 0.0 <= beta < float("inf"):
+            raise ValueError(f"beta must be at least 0, got {beta}")
+        if gates == "disarm" and num_particles not in (None, 2):
+            raise ValueError(f'num_particles must be 2 with gates="disarm", got {num_particles}')
+        super().__init__(num_particles=num_particles or 1, max_plate_nesting=1)
+        self.beta = beta
+        self.gates = gates
+        self.epoch = 0.0  # what a schedule is called with; pyrovae.fit moves it on
+        self._chooses = num_particles is None
+
+    def current_beta(self) -> float:
+        """beta now."""
+        return self.beta(self.epoch) if callable(self.beta) else self.beta
+
+    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """An estimate of :math:`-L_\\beta`, with hard gates."""
+        with torch.no_grad():
+            return -self._terms(model, guide, args, kwargs, gates="leave-one-out")[0].sum().item()
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """A scalar with the value of the loss and the gradient above."""
+        bound, surrogate = self._terms(model, guide, args, kwargs, self.gates)
+        return -(surrogate + (bound - surrogate).detach()).sum()
+
+    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """The loss, after its gradient is added to the parameters'."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward()
+        return loss.item()
+
+    def _terms(self, model: Any, guide: Any, args: Any, kwargs: Any, gates: str) -> tuple[Tensor, Tensor]:
+        """The bound of each datum, and what has its gradient."""
+        num_draws = self.num_particles
+        model_sites, guide_sites = draw_sites(model, guide, args, kwargs, num_draws, gates)
+        if self._chooses and num_draws == 1 and any(_score(site) is not None for site in guide_sites.values()):
+            self.num_particles = num_draws = 2
+            model_sites, guide_sites = draw_sites(model, guide, args, kwargs, num_draws, gates)
+
+        observed = [_log_prob(site) for site in model_sites.values() if site["is_observed"]]
+        log_likelihood = torch.stack(observed).sum(0)
+        kl = torch.zeros_like(log_likelihood)
+        for name in guide_sites:
+            term, exact = site_kl(name, model_sites, guide_sites)
+            if not exact and gates not in HARD_GATES and hasattr(guide_sites[name]["fn"], "rsample_pair"):
+                raise ValueError(f'gates="{gates}" needs the exact KL of site {name!r}, and none is registered')
+            kl = kl + term
+        objective = log_likelihood - self.current_beta() * kl  # (num_draws, N)
+        surrogate = objective.mean(0)
+        for site in guide_sites.values():
+            pair, score = site["infer"].get("_pair_score"), _score(site)
+            if pair is not None:
+                surrogate = surrogate + 0.5 * (objective[0] - objective[1]).detach() * pair
+            elif score is not None and (gates in HARD_GATES or not hasattr(site["fn"], "rsample_pair")):
+                others = (objective.sum(0) - objective) / max(num_draws - 1, 1)
+                surrogate = surrogate + ((objective - others).detach() * score).mean(0)
+        return objective.mean(0), surrogate
+
+
+def warmup(epochs: float, start: float = 0.0) -> Callable[[float], float]:
+    """A schedule of beta: from ``start`` to 1 in a straight line over the first ``epochs``, then 1."""
+    if not epochs > 0:
+        raise ValueError(f"epochs must be positive, got {epochs}")
+    return lambda epoch: min(1.0, start + (1.0 - start) * epoch / epochs)
+
+
+def draw_sites(
+    model: Any, guide: Any, args: Any, kwargs: Any, num_draws: int, gates: str = "leave-one-out"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sample sites of model and guide at ``num_draws`` draws for each datum, checked to pair up."""
+
+    # as in Pyro, one draw adds no dimension, so that functions which know of none are served
+    def particles() -> Any:
+        return pyro.plate("particles", num_draws, dim=-2) if num_draws > 1 else nullcontext()
+
+    with _Gates(gates, num_draws), particles():
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    with particles():
+        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    model_sites, guide_sites = (
+        {name: site for name, site in prune_subsample_sites(trace).nodes.items() if site["type"] == "sample"}
+        for trace in (model_trace, guide_trace)
+    )
+    guards.check_sites(model_sites, guide_sites)
+    for name, site in (*model_sites.items(), *guide_sites.items()):
+        plates = {frame.dim for frame in site["cond_indep_stack"] if frame.name != "particles"}
+        if plates != {-1}:
+            raise ValueError(
+                f"site {name!r} must stand in one data plate, at dim=-1; it has {sorted(map(str, plates))}"
+            )
+        fn: Any = site["fn"]
+        site["fn"] = fn.expand(torch.broadcast_shapes(fn.batch_shape, (num_draws, 1)))
+    return model_sites, guide_sites
+
+
+def site_kl(name: str, model: dict[str, Any], guide: dict[str, Any]) -> tuple[Tensor, bool]:
+    """KL of one site of the guide from the model's, given the sites before it; and whether it is exact.
+
+    The exact KLs of the sites add up to that of the whole when both functions draw their sites in one order. A site
+    that only the guide has (an auxiliary one) adds its log q.
+    """
+    q, p = guide[name], model.get(name)
+    if p is not None and [n for n in model if n in guide] == [n for n in guide if n in model]:
+        try:
+            return scale_and_mask(kl_divergence(q["fn"], p["fn"]), q["scale"], q["mask"]), True
+        except NotImplementedError:
+            pass
+    return _log_prob(q) - (0.0 if p is None else _log_prob(p)), False
+
+
+def _log_prob(site: Any) -> Tensor:
+    return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+
+
+def _score(site: Any) -> Tensor | None:
+    """log q of what a site draws without a path, or None when all of it has one."""
+    if site["fn"].has_rsample and not guards.has_own_score_parts(site["fn"]):
+        return None
+    return scale_and_mask(site["fn"].score_parts(site["value"]).score_function, site["scale"], site["mask"])
+
+
+class _Gates(Messenger):
+    """Draws the gates of spike-and-slab sites in the way that the objective trains them."""
+
+    def __init__(self, gates: str, num_draws: int) -> None:
+        super().__init__()
+        self.gates = gates if gates != "disarm" or num_draws == 2 else "leave-one-out"
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn = msg["fn"]
+        if msg["done"] or msg["is_observed"] or not hasattr(fn, "rsample_pair"):
+            return
+        if self.gates == "disarm":
+            msg["value"], msg["infer"]["_pair_score"] = fn.rsample_pair()
+        elif self.gates == "straight-through":
+            msg["value"] = fn.rsample_straight_through()
+        elif self.gates == "relaxed":
+            msg["value"] = fn.rsample_relaxed()
+        else:
+            return
+        msg["done"] = True
