@@ -32,6 +32,7 @@ PRIORS: dict[str, type[nn.Module]] = {
     "cauchy": priors.Cauchy,
     "logistic": priors.Logistic,
     "generalized-normal": priors.GeneralizedNormal,
+    "mixture": priors.Mixture,
 }
 GUIDES: dict[str, type[nn.Module]] = {
     "normal": guides.Normal,
