@@ -8,8 +8,8 @@ import torch
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
-from cases.core import PriorCase
-from pyrovae import priors
+from cases.core import Linear, PriorCase, scale
+from pyrovae import guides, priors
 
 # They overlap: coordinates share their component, and the test of fit counts them as independent draws. At 10,000
 # components drawn the shares' error moves the cdf by 0.0025 (one standard deviation), the test's bound is 0.012.
@@ -40,4 +40,23 @@ def mixture(d):
     return prior
 
 
-PRIORS = {"mixture": PriorCase(priors.Mixture, mixture, NormalMixture(WEIGHTS, LOCS, SCALES))}
+# pseudo-inputs, and a head that gives every coordinate the same location and scale at each
+INPUTS = np.array([[0.2, -0.5, 0.0], [-0.7, 0.1, 0.6], [0.4, 0.9, -0.3]])
+TO_LOC, TO_RAW = np.array([1.0, 0.4, -0.6]), np.array([0.5, -0.3, 0.2])
+
+
+def vamp(d):
+    guide = guides.Normal(Linear(3), d).requires_grad_(False)
+    guide.head.weight.copy_(torch.tensor(np.repeat([TO_LOC, TO_RAW], d, axis=0)))
+    guide.head.bias.zero_()
+    prior = priors.Vamp(guide, 3, inputs=torch.tensor(INPUTS)).requires_grad_(False)
+    prior.logits.copy_(prior.inputs()[:, 0])  # the rows come in an order of their own
+    return prior
+
+
+VAMP = NormalMixture(np.exp(INPUTS[:, 0]) / np.exp(INPUTS[:, 0]).sum(), INPUTS @ TO_LOC, scale(INPUTS @ TO_RAW))
+
+PRIORS = {
+    "vamp": PriorCase(priors.Vamp, vamp, VAMP),
+    "mixture": PriorCase(priors.Mixture, mixture, NormalMixture(WEIGHTS, LOCS, SCALES)),
+}
