@@ -35,6 +35,7 @@ PRIORS: dict[str, type[nn.Module]] = {
     "generalized-normal": priors.GeneralizedNormal,
     "mixture": priors.Mixture,
     "vamp": priors.Vamp,
+    "flow": priors.Flow,
 }
 GUIDES: dict[str, type[nn.Module]] = {
     "normal": guides.Normal,

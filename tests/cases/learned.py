@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.stats as st
 import torch
+import zuko
+from pyro.distributions import transforms as T
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
@@ -56,7 +58,26 @@ def vamp(d):
 
 VAMP = NormalMixture(np.exp(INPUTS[:, 0]) / np.exp(INPUTS[:, 0]).sum(), INPUTS @ TO_LOC, scale(INPUTS @ TO_RAW))
 
+
+def flow(d):
+    """z = (0.2 + 1.5 e + 0.1) / 3 in two steps, one of them an inverse."""
+    steps = T.ComposeTransform([T.AffineTransform(0.2, 1.5), T.AffineTransform(-0.1, 3.0).inv])
+    return priors.Flow(d, [steps])
+
+
+def zuko_flow(d):
+    """e = 0.4 + SLOPE z: Zuko's maps lead from the code to the noise."""
+    affine = zuko.transforms.MonotonicAffineTransform
+    transform = zuko.lazy.UnconditionalTransform(affine, torch.full((d,), 0.4), torch.full((d,), -0.3))
+    base = zuko.lazy.UnconditionalDistribution(zuko.distributions.DiagNormal, torch.zeros(d), torch.ones(d))
+    return priors.ZukoFlow(zuko.lazy.Flow([transform], base)).requires_grad_(False)
+
+
+SLOPE = np.exp(-0.3 / (1 + 0.3 / np.log(1e3)))  # Zuko keeps slopes between 1e-3 and 1e3
+
 PRIORS = {
     "vamp": PriorCase(priors.Vamp, vamp, VAMP),
     "mixture": PriorCase(priors.Mixture, mixture, NormalMixture(WEIGHTS, LOCS, SCALES)),
+    "flow": PriorCase(priors.Flow, flow, st.norm(0.1, 0.5)),
+    "zuko-flow": PriorCase(priors.ZukoFlow, zuko_flow, st.norm(-0.4 / SLOPE, 1 / SLOPE)),
 }
