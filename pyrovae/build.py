@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -34,6 +35,9 @@ PRIORS: dict[str, Callable[..., nn.Module]] = {
     "logistic": priors.Logistic,
     "generalized-normal": priors.GeneralizedNormal,
     "spike-slab": functools.partial(priors.SpikeSlab, learned=("active", "scale")),
+    "mixture": priors.Mixture,
+    "vamp": priors.Vamp,
+    "flow": priors.Flow,
 }
 GUIDES: dict[str, type[nn.Module]] = {
     "normal": guides.Normal,
@@ -55,6 +59,7 @@ LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {
     "negative-binomial": likelihoods.NegativeBinomial,
 }
 NETWORKS = ("mlp", "conv", "dictionary")
+UNIT_INTERVAL = ("bernoulli", "continuous-bernoulli")  # likelihoods of data in [0, 1]
 
 
 def build_vae(
@@ -66,6 +71,8 @@ def build_vae(
     hidden: Sequence[int] = (400,),
     network: str = "mlp",
     num_classes: int | None = None,
+    num_components: int | None = None,
+    inputs: Tensor | None = None,
 ) -> VAE:
     """A VAE from names: prior, a guide that fits it, likelihood, and the two networks.
 
@@ -80,8 +87,12 @@ def build_vae(
         network: ``"mlp"``; ``"conv"`` for events ``(C, H, W)``, where ``hidden`` holds the one width between
             convolutions and code; ``"dictionary"``, an MLP encoder and a linear decoder of unit-norm atoms.
         num_classes: Of the categorical likelihood.
+        num_components: Of the priors ``"mixture"`` and ``"vamp"``; None is 10 and 50, or fewer when there are fewer
+            inputs.
+        inputs: Data ``(M, *event_shape)``, from which the pseudo-inputs of ``"vamp"`` start; other priors do not read
+            them. They stay in [0, 1] under a likelihood of data in [0, 1].
 
-    Raises: ValueError for an unknown name, with the nearest known one.
+    Raises: ValueError for an unknown name, with the nearest known one, and for ``"vamp"`` without inputs.
     """
     event_shape, hidden = tuple(int(n) for n in event_shape), tuple(int(n) for n in hidden)
     if not isinstance(latent_dim, int) or latent_dim < 1:
@@ -91,19 +102,27 @@ def build_vae(
     if network not in NETWORKS:
         by_name("network", network, dict.fromkeys(NETWORKS))
     likelihood_class = by_name_or_path("likelihood", likelihood, LIKELIHOODS)
-    prior_module = _made("prior", prior, PRIORS, latent_dim)
-    guide = guide or _matching_guide(prior, prior_module)
+    if prior == "vamp":  # it is made of the guide
+        num_components = _num_pseudo_inputs(num_components, inputs, event_shape)
+        guide = guide or "normal"
+    else:
+        prior_options = {} if num_components is None else {"num_components": num_components}
+        if prior_options and prior != "mixture":
+            raise ValueError(f"num_components is of the priors mixture and vamp, got it with prior {prior!r}")
+        prior_module = _made("prior", prior, PRIORS, latent_dim, **prior_options)
+        guide = guide or _matching_guide(prior, prior_module)
     out_shape, options = event_shape, {}
     if likelihood_class is likelihoods.Categorical:
         if num_classes is None:
             raise ValueError("num_classes must be given with the categorical likelihood")
         out_shape, options = (math.prod(event_shape) * num_classes,), {"num_classes": num_classes}
     encoder, decoder = _networks(network, event_shape, latent_dim, hidden, out_shape)
-    vae = VAE(
-        prior_module,
-        _made("likelihood", likelihood, LIKELIHOODS, decoder, **options),
-        _made("guide", guide, GUIDES, encoder, latent_dim),
-    )
+    likelihood_module = _made("likelihood", likelihood, LIKELIHOODS, decoder, **options)
+    guide_module = _made("guide", guide, GUIDES, encoder, latent_dim)
+    if prior == "vamp":
+        bounds = (0.0, 1.0) if likelihood in UNIT_INTERVAL else None
+        prior_module = priors.Vamp(guide_module, num_components, inputs=inputs, bounds=bounds)  # type: ignore[arg-type]
+    vae = VAE(prior_module, likelihood_module, guide_module)
     vae.config = {
         "event_shape": list(event_shape),
         "latent_dim": latent_dim,
@@ -113,6 +132,7 @@ def build_vae(
         "hidden": list(hidden),
         "network": network,
         "num_classes": num_classes,
+        "num_components": num_components,
     }
     return vae
 
@@ -184,7 +204,7 @@ def load(folder: str | Path, vae: VAE | None = None) -> VAE:
         if config is None:
             raise ValueError(f"{str(folder)!r} holds a VAE made by hand: build it and pass it, load(folder, vae=...)")
         try:
-            vae = build_vae(**config)
+            vae = build_vae(**config, inputs=_unread_inputs(config))
         except TypeError as error:
             raise ValueError(f"config.json in {str(folder)!r} is not of this pyrovae: {error}") from error
     if not path.is_file():
@@ -234,6 +254,21 @@ def _check_tensors(path: Path, vae: VAE, tensors: dict[str, Tensor]) -> None:
                 f"{str(path)!r} is of another model: {name} has shape {tuple(tensor.shape)}, "
                 f"not {tuple(own[name].shape)}"
             )
+
+
+def _num_pseudo_inputs(num_components: int | None, inputs: Tensor | None, event_shape: tuple[int, ...]) -> int:
+    if inputs is None:
+        raise ValueError("inputs must be given with prior 'vamp': rows of data, from which its pseudo-inputs start")
+    if tuple(inputs.shape[1:]) != event_shape:
+        raise ValueError(f"inputs must be rows of shape {event_shape}, got {tuple(inputs.shape)}")
+    return min(50, len(inputs)) if num_components is None else num_components
+
+
+def _unread_inputs(config: dict[str, Any]) -> Tensor | None:
+    """What the pseudo-inputs start at before the saved ones are loaded."""
+    if config.get("prior") != "vamp":
+        return None
+    return torch.zeros(config.get("num_components") or 0, *config.get("event_shape", ()))
 
 
 def _matching_guide(name: str, prior: nn.Module) -> str:

@@ -112,6 +112,7 @@ def _widths(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...
     f"for [0, 1], else normal]",
 )
 @click.option("--latent-dim", default=16, show_default=True, type=click.IntRange(1), help="Coordinates of the code.")
+@click.option("--num-components", type=click.IntRange(1), help="Of the priors mixture and vamp.  [default: 10, 50]")
 @click.option("--hidden", default="400", show_default=True, callback=_widths, help="Widths of the encoder: 400,200.")
 @click.option("--network", default="mlp", show_default=True, help=f"{', '.join(NETWORKS)} (linear decoder).")
 @click.option("--epochs", type=click.IntRange(1), help="[default: 200 for digits, 20 for mnist, 100 else]")
@@ -175,6 +176,8 @@ def fit(data: str, out: Path, overwrite: bool, **options: Any) -> None:
                 hidden=options["hidden"],
                 network=options["network"],
                 num_classes=_num_classes(dataset, likelihood),
+                num_components=options["num_components"],
+                inputs=dataset.train,
             ).to(device)
         _check_support(vae, dataset, lambda: pv.data.rows(data, options["data_dir"], binarize, options["seed"]))
         _describe(dataset, vae, binarize)

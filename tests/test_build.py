@@ -15,7 +15,9 @@ from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, Dictionary
 
 
 def fits(prior, guide):
-    return guide is None or guards.same_support(build.PRIORS[prior](2).support, build.GUIDES[guide].support)
+    if prior == "vamp" or guide is None:  # a Vamp is made of its guide
+        return True
+    return guards.same_support(build.PRIORS[prior](2).support, build.GUIDES[guide].support)
 
 
 PAIRS = [pair for pair in itertools.product(build.PRIORS, [None, *build.GUIDES]) if fits(*pair)]
@@ -24,9 +26,13 @@ PAIRS = [pair for pair in itertools.product(build.PRIORS, [None, *build.GUIDES])
 @pytest.mark.parametrize(("prior", "guide"), PAIRS)
 def test_every_prior_with_every_guide_trains(prior, guide):
     torch.manual_seed(0)
-    vae = pv.build_vae((5,), 3, prior=prior, guide=guide, hidden=(8,))
-    assert vae.config["guide"] == (guide or (prior if prior in build.GUIDES else "normal"))
     x = torch.bernoulli(torch.full((40, 5), 0.2))
+    if (prior, guide) == ("vamp", "delta"):
+        with pytest.raises(ValueError, match="guide Delta is a point"):
+            pv.build_vae((5,), 3, prior=prior, guide=guide, inputs=x)
+        return
+    vae = pv.build_vae((5,), 3, prior=prior, guide=guide, hidden=(8,), inputs=x)
+    assert vae.config["guide"] == (guide or (prior if prior in build.GUIDES else "normal"))
     before = copy.deepcopy(vae.state_dict())
     history = pv.fit(vae, x, epochs=40, batch_size=10, seed=0, progress=False)
     assert sum(history["train_loss"][-5:]) < sum(history["train_loss"][:5]) - 1
@@ -75,6 +81,10 @@ def test_build_makes_the_parts_that_are_named():
         ({"hidden": ()}, "hidden must be positive widths"),
         ({"hidden": (3, 0)}, "hidden must be positive widths"),
         ({"likelihood": "categorical"}, "num_classes must be given"),
+        ({"prior": "vamp"}, "inputs must be given with prior 'vamp'"),
+        ({"prior": "vamp", "inputs": torch.zeros(60, 5)}, r"inputs must be rows of shape \(6,\), got \(60, 5\)"),
+        ({"prior": "vamp", "inputs": torch.zeros(9, 6) + 2}, "inputs must be between the bounds 0 and 1, got 2 to 2"),
+        ({"num_components": 3}, "num_components is of the priors mixture and vamp, got it with prior 'normal'"),
     ],
 )
 def test_bad_names_and_numbers(options, message):

@@ -5,6 +5,21 @@ A prior is one class with one method, ``distribution()``; ``docs/write_a_prior.m
 
 from pyrovae.priors.base import Prior
 from pyrovae.priors.exact_zeros import SpikeSlab
+from pyrovae.priors.flows import Flow, ZukoFlow
 from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logistic, Normal, StudentT
+from pyrovae.priors.learned import Mixture, Vamp
 
-__all__ = ["Cauchy", "GeneralizedNormal", "Laplace", "Logistic", "Normal", "Prior", "SpikeSlab", "StudentT"]
+__all__ = [
+    "Cauchy",
+    "Flow",
+    "GeneralizedNormal",
+    "Laplace",
+    "Logistic",
+    "Mixture",
+    "Normal",
+    "Prior",
+    "SpikeSlab",
+    "StudentT",
+    "Vamp",
+    "ZukoFlow",
+]
