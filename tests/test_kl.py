@@ -60,7 +60,7 @@ def test_kl_has_the_gradient_of_its_value(case):
         made = []
         for d in (q, p):
             own = {name: value for (owner, name), value in zip(names, values, strict=True) if owner is d}
-            made.append(type(d)(**own))
+            made.append(type(d)(**own, validate_args=False) if own else d)  # a step leaves the sphere
         return kl_divergence(*made)
 
     assert torch.autograd.gradcheck(kl, values, rtol=1e-4, atol=1e-7)

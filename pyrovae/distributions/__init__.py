@@ -4,5 +4,14 @@ from pyrovae.distributions import kl
 from pyrovae.distributions.generalized_normal import GeneralizedNormal
 from pyrovae.distributions.logistic import Logistic
 from pyrovae.distributions.quadrature import kl_by_quadrature
+from pyrovae.distributions.sphere import HypersphericalUniform, PowerSpherical, VonMisesFisher
 
-__all__ = ["GeneralizedNormal", "Logistic", "kl", "kl_by_quadrature"]
+__all__ = [
+    "GeneralizedNormal",
+    "HypersphericalUniform",
+    "Logistic",
+    "PowerSpherical",
+    "VonMisesFisher",
+    "kl",
+    "kl_by_quadrature",
+]

@@ -25,6 +25,7 @@ from torch.distributions import (
 from pyrovae.distributions.generalized_normal import GeneralizedNormal
 from pyrovae.distributions.logistic import Logistic
 from pyrovae.distributions.quadrature import kl_by_quadrature
+from pyrovae.distributions.sphere import HypersphericalUniform, PowerSpherical, VonMisesFisher
 
 __all__: list[str] = []
 
@@ -85,6 +86,13 @@ def _kl_of_student_t_to_lighter_tails(q: StudentT, p: Any) -> Tensor:
     """
     power = p.power if isinstance(p, GeneralizedNormal) else torch.ones_like(q.df)
     return torch.where(q.df > power, kl_by_quadrature(q, p), torch.inf)
+
+
+@register_kl(PowerSpherical, HypersphericalUniform)
+@register_kl(VonMisesFisher, HypersphericalUniform)
+def _kl_on_the_sphere_to_uniform(q: PowerSpherical | VonMisesFisher, p: HypersphericalUniform) -> Tensor:
+    """:math:`-H(q)` plus the log of the area of the sphere."""
+    return p.entropy() - q.entropy()
 
 
 @register_kl(dist.FoldedDistribution, dist.FoldedDistribution)

@@ -10,6 +10,7 @@ from pyrovae.guides.real import (
     Normal,
     StudentT,
 )
+from pyrovae.guides.sphere import PowerSpherical, VonMisesFisher
 
 __all__ = [
     "SCALE_FLOOR",
@@ -20,5 +21,7 @@ __all__ = [
     "LowRankMultivariateNormal",
     "MultivariateNormal",
     "Normal",
+    "PowerSpherical",
     "StudentT",
+    "VonMisesFisher",
 ]
