@@ -44,6 +44,8 @@ PRIORS: dict[str, type[nn.Module]] = {
     "logistic": priors.Logistic,
     "generalized-normal": priors.GeneralizedNormal,
     "hyperspherical-uniform": priors.HypersphericalUniform,
+    "dirichlet": priors.Dirichlet,
+    "logistic-normal": priors.LogisticNormal,
 }
 GUIDES: dict[str, type[nn.Module]] = {
     "normal": guides.Normal,
@@ -55,6 +57,8 @@ GUIDES: dict[str, type[nn.Module]] = {
     "delta": guides.Delta,
     "power-spherical": guides.PowerSpherical,
     "von-mises-fisher": guides.VonMisesFisher,
+    "dirichlet": guides.Dirichlet,
+    "logistic-normal": guides.LogisticNormal,
 }
 # The guide of a prior whose own name is no guide's, where it is not the Normal.
 MATCHING: dict[str, str] = {

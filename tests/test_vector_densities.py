@@ -8,6 +8,7 @@ import pyro
 import pytest
 import torch
 from cases import VECTOR_DENSITIES, VECTOR_GUIDES, VECTOR_PRIORS, double
+from torch.distributions import kl_divergence
 
 import pyrovae as pv
 from pyrovae import guides, priors
@@ -170,7 +171,7 @@ def test_prior_is_the_references_under_a_plate_and_follows_dtype(case):
         with pyro.plate("data", 5, dim=-1):
             trace = pyro.poutine.trace(prior).get_trace()
         trace.compute_log_prob()
-        z = trace.nodes["z"]["value"]
+        z = trace.nodes["z"]["value"].detach()
         assert (z.shape, z.dtype, len(z[:, 0].unique())) == ((5, 4), dtype, 5)
         expected = [np.squeeze(case.log_density(point)) for point in z.double().numpy()]
         np.testing.assert_allclose(trace.nodes["z"]["log_prob"].detach().numpy(), expected, rtol=rtol, atol=rtol)
@@ -214,17 +215,50 @@ def test_guide_gradient_reaches_every_parameter(case):
         assert (parameter.grad.abs().reshape(len(parameter), -1).sum(-1) > 0).all(), name
 
 
-@pytest.mark.parametrize("prior", [priors.HypersphericalUniform(3)], ids=lambda prior: type(prior).__name__)
-def test_a_guide_on_another_set_is_refused(prior):
+@pytest.mark.parametrize(
+    ("prior", "fits"),
+    [
+        (priors.HypersphericalUniform, "PowerSpherical, VonMisesFisher"),
+        (priors.Dirichlet, "Dirichlet, LogisticNormal"),
+        (priors.LogisticNormal, "Dirichlet, LogisticNormal"),
+    ],
+)
+def test_a_guide_on_another_set_is_refused(prior, fits):
     likelihood = pv.likelihoods.Bernoulli(pv.nn.MLP(3, [4], 5))
-    with pytest.raises(ValueError, match="guides that fit: PowerSpherical, VonMisesFisher"):
-        pv.VAE(prior, likelihood, guides.Normal(pv.nn.MLP(5, [4]), 3))
+    with pytest.raises(ValueError, match=f"guides that fit: {fits}$"):
+        pv.VAE(prior(3), likelihood, guides.Normal(pv.nn.MLP(5, [4]), 3))
+
+
+def test_from_dirichlet_is_the_nearest_logistic_normal():
+    """The KL has no gradient there, beyond the nine digits of torch's trigamma, and falls as 1 over concentration."""
+    kls = []
+    for size in (1.0, 10.0, 100.0):
+        q = pv.distributions.Dirichlet(size * double([1.0, 2.0, 0.5]))
+        prior = priors.LogisticNormal.from_dirichlet(3, q.concentration, learned=["loc", "scale"])
+        kl = kl_divergence(q, prior.distribution())
+        kl.backward()
+        assert all(parameter.grad.abs().max() < 1e-8 for parameter in prior.parameters())
+        a = q.concentration
+        laplace = ((1 - 2 / 3) / a + (1 / a).sum() / 9).sqrt()
+        assert kl < kl_divergence(q, pv.distributions.LogisticNormal(a.log(), laplace))
+        kls.append(kl.item())
+    assert kls[1] == pytest.approx(10 * kls[2], rel=0.1)
+    assert kls[0] > kls[1]
+
+
+def test_kl_of_a_logistic_normal_from_a_dirichlet_is_left_to_sampling_and_said_to_be():
+    vae = pv.build_vae((5,), 3, prior="dirichlet", guide="logistic-normal", hidden=(4,))
+    x = torch.bernoulli(torch.full((6, 5), 0.5))
+    assert not pv.metrics.elbo(vae, x).kl_is_exact
+    assert pv.metrics.elbo(pv.build_vae((5,), 3, prior="dirichlet", hidden=(4,)), x).kl_is_exact
 
 
 @pytest.mark.parametrize(
     "make",
     [
         lambda: priors.HypersphericalUniform(1),
+        lambda: priors.Dirichlet(1),
+        lambda: priors.LogisticNormal(1),
         lambda: guides.PowerSpherical(torch.nn.Linear(3, 4), 1),
         lambda: guides.VonMisesFisher(torch.nn.Linear(3, 4), 1),
     ],

@@ -4,12 +4,15 @@ from pyrovae.distributions import kl
 from pyrovae.distributions.generalized_normal import GeneralizedNormal
 from pyrovae.distributions.logistic import Logistic
 from pyrovae.distributions.quadrature import kl_by_quadrature
+from pyrovae.distributions.simplex import Dirichlet, LogisticNormal
 from pyrovae.distributions.sphere import HypersphericalUniform, PowerSpherical, VonMisesFisher
 
 __all__ = [
+    "Dirichlet",
     "GeneralizedNormal",
     "HypersphericalUniform",
     "Logistic",
+    "LogisticNormal",
     "PowerSpherical",
     "VonMisesFisher",
     "kl",

@@ -17,8 +17,6 @@ __all__ = ["PowerSpherical", "VonMisesFisher"]
 class _Spherical(Guide):
     """A direction and a concentration from the head."""
 
-    support = constraints.sphere
-
     def __init__(self, network: nn.Module, dim: int) -> None:
         if not isinstance(dim, int) or dim < 2:
             raise ValueError(f"dim must be 2 or more coordinates of a unit vector, got {dim!r}")
@@ -50,6 +48,8 @@ class PowerSpherical(_Spherical):
     See also: :class:`pyrovae.priors.HypersphericalUniform`; the KL from it is exact.
     """
 
+    support = constraints.sphere
+
     def distribution(self, x: Tensor) -> dist.TorchDistribution:
         return PowerSphericalDensity(*self.parameters_of(x))
 
@@ -69,6 +69,8 @@ class VonMisesFisher(_Spherical):
         :math:`\kappa` above 1; here it may reach the uniform.
     See also: :class:`pyrovae.priors.HypersphericalUniform`; the KL from it is exact.
     """
+
+    support = constraints.sphere
 
     def distribution(self, x: Tensor) -> dist.TorchDistribution:
         return VonMisesFisherDensity(*self.parameters_of(x))

@@ -5,14 +5,17 @@ A prior is one class with one method, ``distribution()``; ``docs/write_a_prior.m
 
 from pyrovae.priors.base import Prior
 from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logistic, Normal, StudentT
+from pyrovae.priors.simplex import Dirichlet, LogisticNormal
 from pyrovae.priors.sphere import HypersphericalUniform
 
 __all__ = [
     "Cauchy",
+    "Dirichlet",
     "GeneralizedNormal",
     "HypersphericalUniform",
     "Laplace",
     "Logistic",
+    "LogisticNormal",
     "Normal",
     "Prior",
     "StudentT",

@@ -5,11 +5,11 @@ out anew from the formula of the docstring. A family brings a file with its DENS
 the families whose z is a vector of dependent coordinates make tables of their own.
 """
 
-from cases import likelihoods, real_line, sphere
+from cases import likelihoods, real_line, simplex, sphere
 from cases.core import Linear, double
 
 FAMILIES = (real_line,)
-VECTOR_FAMILIES = (sphere,)
+VECTOR_FAMILIES = (sphere, simplex)
 
 
 def _rows(table, families=FAMILIES):
