@@ -25,7 +25,18 @@ from pyrovae import guards, guides, likelihoods, priors
 from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, Dictionary
 from pyrovae.vae import VAE
 
-__all__ = ["GUIDES", "LIKELIHOODS", "NETWORKS", "PRIORS", "build_vae", "by_name", "by_name_or_path", "load", "save"]
+__all__ = [
+    "GUIDES",
+    "LIKELIHOODS",
+    "MATCHING",
+    "NETWORKS",
+    "PRIORS",
+    "build_vae",
+    "by_name",
+    "by_name_or_path",
+    "load",
+    "save",
+]
 
 PRIORS: dict[str, Callable[..., nn.Module]] = {
     "normal": priors.Normal,
@@ -38,6 +49,9 @@ PRIORS: dict[str, Callable[..., nn.Module]] = {
     "mixture": priors.Mixture,
     "vamp": priors.Vamp,
     "flow": priors.Flow,
+    "hyperspherical-uniform": priors.HypersphericalUniform,
+    "dirichlet": priors.Dirichlet,
+    "logistic-normal": priors.LogisticNormal,
 }
 GUIDES: dict[str, type[nn.Module]] = {
     "normal": guides.Normal,
@@ -48,6 +62,14 @@ GUIDES: dict[str, type[nn.Module]] = {
     "generalized-normal": guides.GeneralizedNormal,
     "spike-slab": guides.SpikeSlab,
     "delta": guides.Delta,
+    "power-spherical": guides.PowerSpherical,
+    "von-mises-fisher": guides.VonMisesFisher,
+    "dirichlet": guides.Dirichlet,
+    "logistic-normal": guides.LogisticNormal,
+}
+# The guide of a prior whose own name is no guide's, where it is not the Normal.
+MATCHING: dict[str, str] = {
+    "hyperspherical-uniform": "power-spherical",
 }
 LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {
     "bernoulli": likelihoods.Bernoulli,
@@ -82,7 +104,7 @@ def build_vae(
         prior: A name of ``PRIORS``, or the import path of a class that takes ``latent_dim``.
         likelihood: A name of ``LIKELIHOODS``, or the import path of a class that takes the decoder.
         guide: A name of ``GUIDES``, or the import path of a class that takes the encoder and ``latent_dim``; None takes
-            the guide of the prior's own family.
+            the guide of the prior's own family, or the one that ``MATCHING`` names.
         hidden: Width of each hidden layer of the encoder, in reverse those of the decoder.
         network: ``"mlp"``; ``"conv"`` for events ``(C, H, W)``, where ``hidden`` holds the one width between
             convolutions and code; ``"dictionary"``, an MLP encoder and a linear decoder of unit-norm atoms.
@@ -274,6 +296,8 @@ def _unread_inputs(config: dict[str, Any]) -> Tensor | None:
 def _matching_guide(name: str, prior: nn.Module) -> str:
     if name in GUIDES:
         return name
+    if name in MATCHING:
+        return MATCHING[name]
     support = getattr(prior, "support", None)
     if support is not None and guards.same_support(support, constraints.real):
         return "normal"

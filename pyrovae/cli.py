@@ -105,7 +105,7 @@ def _widths(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run, made by this command.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
 @click.option("--prior", default="normal", show_default=True, help=f"{', '.join(PRIORS)}; or mymodule.MyPrior.")
-@click.option("--guide", help=f"{', '.join(GUIDES)}; or mymodule.MyGuide.  [default: the prior's family, or normal]")
+@click.option("--guide", help=f"{', '.join(GUIDES)}; or mymodule.MyGuide.  [default: the one of the prior's family]")
 @click.option(
     "--likelihood",
     help=f"{', '.join(LIKELIHOODS)}; or mymodule.MyLikelihood.  [default: bernoulli for 0 and 1, continuous-bernoulli "

@@ -10,7 +10,7 @@ import pyro
 import pytest
 import scipy.stats as st
 import torch
-from cases import DENSITIES, GUIDES, LIKELIHOODS, PRIORS, double
+from cases import DENSITIES, GUIDES, LIKELIHOODS, PRIORS, VECTOR_DENSITIES, VECTOR_GUIDES, VECTOR_PRIORS, double
 from scipy.integrate import quad
 
 from pyrovae import distributions, guides, likelihoods, priors
@@ -34,10 +34,10 @@ def rows(table):
 @pytest.mark.parametrize(
     ("room", "table", "abstract"),
     [
-        (distributions, DENSITIES, ""),
-        (priors, PRIORS, "Prior"),
+        (distributions, DENSITIES | VECTOR_DENSITIES, ""),
+        (priors, PRIORS | VECTOR_PRIORS, "Prior"),
         (likelihoods, LIKELIHOODS, "Likelihood"),
-        (guides, GUIDES, "Guide"),
+        (guides, GUIDES | VECTOR_GUIDES, "Guide"),
     ],
 )
 def test_every_public_class_has_a_row(room, table, abstract):

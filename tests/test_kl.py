@@ -36,7 +36,9 @@ def parameters(d):
 
 def rebuilt(d, values):
     own = {name: next(values) for name in d.arg_constraints if isinstance(getattr(d, name), torch.Tensor)}
-    return type(d)(**own, **({"slab": rebuilt(d.slab, values)} if hasattr(d, "slab") else {}))
+    if hasattr(d, "slab"):
+        own["slab"] = rebuilt(d.slab, values)
+    return type(d)(**own, validate_args=False) if own else d  # a step leaves the sphere
 
 
 @pytest.mark.parametrize("case", KLS.values(), ids=KLS)

@@ -25,6 +25,8 @@ from torch.distributions import (
 from pyrovae.distributions.generalized_normal import GeneralizedNormal
 from pyrovae.distributions.logistic import Logistic
 from pyrovae.distributions.quadrature import kl_by_quadrature
+from pyrovae.distributions.simplex import Dirichlet, LogisticNormal, shift_free
+from pyrovae.distributions.sphere import HypersphericalUniform, PowerSpherical, VonMisesFisher
 
 __all__: list[str] = []
 
@@ -85,6 +87,43 @@ def _kl_of_student_t_to_lighter_tails(q: StudentT, p: Any) -> Tensor:
     """
     power = p.power if isinstance(p, GeneralizedNormal) else torch.ones_like(q.df)
     return torch.where(q.df > power, kl_by_quadrature(q, p), torch.inf)
+
+
+@register_kl(PowerSpherical, HypersphericalUniform)
+@register_kl(VonMisesFisher, HypersphericalUniform)
+def _kl_on_the_sphere_to_uniform(q: PowerSpherical | VonMisesFisher, p: HypersphericalUniform) -> Tensor:
+    """:math:`-H(q)` plus the log of the area of the sphere."""
+    return p.entropy() - q.entropy()
+
+
+@register_kl(LogisticNormal, LogisticNormal)
+def _kl_logistic_normal_logistic_normal(q: LogisticNormal, p: LogisticNormal) -> Tensor:
+    r"""KL of the log-ratios, since softmax is the same map in both; z itself does not enter.
+
+    The quadratic form of p, without the shift, has the expectation of its value at q's loc plus a trace.
+    """
+    at_loc, log_norm = shift_free(q.loc - p.loc, p.scale)
+    _, own_log_norm = shift_free(q.loc, q.scale)
+    return 0.5 * (at_loc + _trace(q.scale**2, p) - (q.event_shape[0] - 1)) + log_norm - own_log_norm
+
+
+@register_kl(Dirichlet, LogisticNormal)
+def _kl_dirichlet_logistic_normal(q: Dirichlet, p: LogisticNormal) -> Tensor:
+    r"""From :math:`E \log z_i = \psi(a_i) - \psi(a_0)` and the covariance :math:`\psi'(a_i)\delta_{ij} - \psi'(a_0)`.
+
+    What all coordinates share, :math:`a_0`, is a shift, which p does not see.
+    """
+    a = q.concentration
+    mean = torch.digamma(a)
+    at_mean, log_norm = shift_free(mean - p.loc, p.scale)
+    log_jacobian = mean.sum(-1) - a.shape[-1] * torch.digamma(a.sum(-1))
+    return 0.5 * (at_mean + _trace(torch.polygamma(1, a), p)) + log_norm + log_jacobian - q.entropy()
+
+
+def _trace(variance: Tensor, p: LogisticNormal) -> Tensor:
+    r""":math:`\sum_i w_i v_i (1 - w_i / W)`: what independent noise adds to the quadratic form of p."""
+    weight = p.scale**-2
+    return (weight * variance * (1 - weight / weight.sum(-1, keepdim=True))).sum(-1)
 
 
 @register_kl(dist.FoldedDistribution, dist.FoldedDistribution)

@@ -11,16 +11,22 @@ from pyrovae.guides.real import (
     Normal,
     StudentT,
 )
+from pyrovae.guides.simplex import Dirichlet, LogisticNormal
+from pyrovae.guides.sphere import PowerSpherical, VonMisesFisher
 
 __all__ = [
     "SCALE_FLOOR",
     "Delta",
+    "Dirichlet",
     "GeneralizedNormal",
     "Guide",
     "Laplace",
+    "LogisticNormal",
     "LowRankMultivariateNormal",
     "MultivariateNormal",
     "Normal",
+    "PowerSpherical",
     "SpikeSlab",
     "StudentT",
+    "VonMisesFisher",
 ]

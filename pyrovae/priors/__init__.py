@@ -8,13 +8,18 @@ from pyrovae.priors.exact_zeros import SpikeSlab
 from pyrovae.priors.flows import Flow, ZukoFlow
 from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logistic, Normal, StudentT
 from pyrovae.priors.learned import Mixture, Vamp
+from pyrovae.priors.simplex import Dirichlet, LogisticNormal
+from pyrovae.priors.sphere import HypersphericalUniform
 
 __all__ = [
     "Cauchy",
+    "Dirichlet",
     "Flow",
     "GeneralizedNormal",
+    "HypersphericalUniform",
     "Laplace",
     "Logistic",
+    "LogisticNormal",
     "Mixture",
     "Normal",
     "Prior",

@@ -1,20 +1,37 @@
 """The table of cases: every public density, prior, likelihood and guide has a row, which the generic tests run over.
 
 A row names a way to make the object and an independent reference for its density: scipy, with the parameters worked
-out anew from the formula of the docstring. A family brings a file with its DENSITIES, PRIORS, GUIDES and KLS.
+out anew from the formula of the docstring. A family brings a file with its DENSITIES, PRIORS, GUIDES and KLS; those of
+the families whose z is a vector of dependent coordinates make tables of their own.
 """
 
-from cases import exact_zeros, learned, likelihoods, real_line
+from cases import exact_zeros, learned, likelihoods, real_line, simplex, sphere
 from cases.core import Linear, double
 
 FAMILIES = (real_line, exact_zeros, learned)
+VECTOR_FAMILIES = (sphere, simplex)
 
 
-def _rows(table):
-    return {name: row for family in FAMILIES for name, row in getattr(family, table, {}).items()}
+def _rows(table, families=FAMILIES):
+    return {name: row for family in families for name, row in getattr(family, table, {}).items()}
 
 
-DENSITIES, PRIORS, GUIDES, KLS = (_rows(table) for table in ("DENSITIES", "PRIORS", "GUIDES", "KLS"))
+DENSITIES, PRIORS, GUIDES = (_rows(table) for table in ("DENSITIES", "PRIORS", "GUIDES"))
+VECTOR_DENSITIES, VECTOR_PRIORS, VECTOR_GUIDES = (
+    _rows(table, VECTOR_FAMILIES) for table in ("DENSITIES", "PRIORS", "GUIDES")
+)
+KLS = _rows("KLS", (*FAMILIES, *VECTOR_FAMILIES))
 LIKELIHOODS = likelihoods.LIKELIHOODS
 
-__all__ = ["DENSITIES", "GUIDES", "KLS", "LIKELIHOODS", "PRIORS", "Linear", "double"]
+__all__ = [
+    "DENSITIES",
+    "GUIDES",
+    "KLS",
+    "LIKELIHOODS",
+    "PRIORS",
+    "VECTOR_DENSITIES",
+    "VECTOR_GUIDES",
+    "VECTOR_PRIORS",
+    "Linear",
+    "double",
+]

@@ -95,3 +95,39 @@ def scale(raw):
 
 def double(value):
     return torch.tensor(value, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class VectorDensityCase:
+    """A density of vectors on a surface of at most two dimensions, where quadrature is exact.
+
+    ``make`` takes the tensors of ``raw``, free numbers that it maps to parameters, so that finite differences stay
+    inside the constraints. ``log_prob`` is an independent reference of one point, ``grid`` the points and weights of a
+    quadrature of the support, and ``wide`` gives 256 coordinates, mild and extreme.
+    """
+
+    cls: type
+    make: Callable[..., Any]
+    raw: Sequence[Any]
+    log_prob: Callable[[np.ndarray], float]
+    points: Sequence[Sequence[float]]
+    grid: Callable[[], tuple[np.ndarray, np.ndarray]]
+    wide: Callable[[torch.dtype], list[Any]]
+
+    def made(self):
+        return self.make(*(double(value) for value in self.raw))
+
+
+@dataclass(frozen=True)
+class VectorPriorCase:
+    cls: type
+    make: Callable[[int], nn.Module]
+    log_density: Callable[[np.ndarray], float]  # of one z
+
+
+@dataclass(frozen=True)
+class VectorGuideCase:
+    cls: type
+    make: Callable[[int], nn.Module]  # of three input features and d coordinates
+    log_density: Callable[[np.ndarray, np.ndarray, int], float]  # of the head's output, z and d
+    code: Callable[[np.ndarray, np.ndarray, int], np.ndarray]  # of the head's output, E[z] and d
