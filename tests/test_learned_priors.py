@@ -327,8 +327,8 @@ def test_flow_is_the_change_of_variables(name):
         torch.testing.assert_close(d.log_prob(z), expected, rtol=1e-5, atol=1e-5)
 
 
-# The spread of the parameters, under which 1e-5 of the mass lies outside the grid. Pyro's splines have bins narrower than
-# the grid of a plane; their mass is taken on the line, below.
+# The spread of the parameters, under which 1e-5 of the mass lies outside the grid. Pyro's splines have bins narrower
+# than the grid of a plane; their mass is taken on the line, below.
 MASS = {"couplings": 0.1, "autoregressive": 0.2, "inverse autoregressive": 0.2, "zuko maf": 0.2}
 
 
