@@ -23,7 +23,18 @@ from pyrovae import guards, guides, likelihoods, priors
 from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, Dictionary
 from pyrovae.vae import VAE
 
-__all__ = ["GUIDES", "LIKELIHOODS", "NETWORKS", "PRIORS", "build_vae", "by_name", "by_name_or_path", "load", "save"]
+__all__ = [
+    "GUIDES",
+    "LIKELIHOODS",
+    "MATCHING",
+    "NETWORKS",
+    "PRIORS",
+    "build_vae",
+    "by_name",
+    "by_name_or_path",
+    "load",
+    "save",
+]
 
 PRIORS: dict[str, type[nn.Module]] = {
     "normal": priors.Normal,
@@ -32,6 +43,9 @@ PRIORS: dict[str, type[nn.Module]] = {
     "cauchy": priors.Cauchy,
     "logistic": priors.Logistic,
     "generalized-normal": priors.GeneralizedNormal,
+    "gamma": priors.Gamma,
+    "exponential": priors.Exponential,
+    "half-normal": priors.HalfNormal,
 }
 GUIDES: dict[str, type[nn.Module]] = {
     "normal": guides.Normal,
@@ -41,7 +55,11 @@ GUIDES: dict[str, type[nn.Module]] = {
     "student-t": guides.StudentT,
     "generalized-normal": guides.GeneralizedNormal,
     "delta": guides.Delta,
+    "weibull": guides.Weibull,
+    "log-normal": guides.LogNormal,
+    "gamma": guides.Gamma,
 }
+MATCHING = {"exponential": "gamma", "half-normal": "gamma"}  # the guide of a prior that has none of its own name
 LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {
     "bernoulli": likelihoods.Bernoulli,
     "continuous-bernoulli": likelihoods.ContinuousBernoulli,
@@ -72,7 +90,7 @@ def build_vae(
         prior: A name of ``PRIORS``, or the import path of a class that takes ``latent_dim``.
         likelihood: A name of ``LIKELIHOODS``, or the import path of a class that takes the decoder.
         guide: A name of ``GUIDES``, or the import path of a class that takes the encoder and ``latent_dim``; None takes
-            the guide of the prior's own family.
+            the guide of the prior's own family, or of ``MATCHING``.
         hidden: Width of each hidden layer of the encoder, in reverse those of the decoder.
         network: ``"mlp"``; ``"conv"`` for events ``(C, H, W)``, where ``hidden`` holds the one width between
             convolutions and code; ``"dictionary"``, an MLP encoder and a linear decoder of unit-norm atoms.
@@ -234,8 +252,8 @@ def _check_tensors(path: Path, vae: VAE, tensors: dict[str, Tensor]) -> None:
 
 
 def _matching_guide(name: str, prior: nn.Module) -> str:
-    if name in GUIDES:
-        return name
+    if name in GUIDES or name in MATCHING:
+        return MATCHING.get(name, name)
     support = getattr(prior, "support", None)
     if support is not None and guards.same_support(support, constraints.real):
         return "normal"

@@ -1,8 +1,20 @@
 """Densities and divergences that torch and Pyro lack or have wrong. Importing this room registers the divergences."""
 
-from pyrovae.distributions import kl
+from pyrovae.distributions import kl, kl_positive
+from pyrovae.distributions.gamma import Gamma
 from pyrovae.distributions.generalized_normal import GeneralizedNormal
+from pyrovae.distributions.log_normal import LogNormal
 from pyrovae.distributions.logistic import Logistic
 from pyrovae.distributions.quadrature import kl_by_quadrature
+from pyrovae.distributions.weibull import Weibull
 
-__all__ = ["GeneralizedNormal", "Logistic", "kl", "kl_by_quadrature"]
+__all__ = [
+    "Gamma",
+    "GeneralizedNormal",
+    "LogNormal",
+    "Logistic",
+    "Weibull",
+    "kl",
+    "kl_by_quadrature",
+    "kl_positive",
+]

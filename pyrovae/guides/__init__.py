@@ -1,6 +1,7 @@
 """Guides q(z|x), amortized, a file for each family of supports."""
 
 from pyrovae.guides.base import SCALE_FLOOR, Guide
+from pyrovae.guides.positive import Gamma, LogNormal, Weibull
 from pyrovae.guides.real import (
     Delta,
     GeneralizedNormal,
@@ -14,11 +15,14 @@ from pyrovae.guides.real import (
 __all__ = [
     "SCALE_FLOOR",
     "Delta",
+    "Gamma",
     "GeneralizedNormal",
     "Guide",
     "Laplace",
+    "LogNormal",
     "LowRankMultivariateNormal",
     "MultivariateNormal",
     "Normal",
     "StudentT",
+    "Weibull",
 ]

@@ -5,5 +5,17 @@ A prior is one class with one method, ``distribution()``; ``docs/write_a_prior.m
 
 from pyrovae.priors.base import Prior
 from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logistic, Normal, StudentT
+from pyrovae.priors.nonnegative import Exponential, Gamma, HalfNormal
 
-__all__ = ["Cauchy", "GeneralizedNormal", "Laplace", "Logistic", "Normal", "Prior", "StudentT"]
+__all__ = [
+    "Cauchy",
+    "Exponential",
+    "Gamma",
+    "GeneralizedNormal",
+    "HalfNormal",
+    "Laplace",
+    "Logistic",
+    "Normal",
+    "Prior",
+    "StudentT",
+]

@@ -4,10 +4,10 @@ A row names a way to make the object and an independent reference for its densit
 out anew from the formula of the docstring. A family brings a file with its DENSITIES, PRIORS, GUIDES and KLS.
 """
 
-from cases import likelihoods, real_line
+from cases import half_line, likelihoods, real_line
 from cases.core import Linear, double
 
-FAMILIES = (real_line,)
+FAMILIES = (real_line, half_line)
 
 
 def _rows(table):

@@ -59,6 +59,7 @@ class PriorCase:
     cls: type
     make: Callable[[int], nn.Module]
     marginal: Any  # scipy's frozen distribution of one coordinate, or what has its logpdf, cdf and median
+    lower: float = -np.inf  # the lower end of its support
 
 
 @dataclass(frozen=True)
