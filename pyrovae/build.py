@@ -46,6 +46,9 @@ PRIORS: dict[str, type[nn.Module]] = {
     "gamma": priors.Gamma,
     "exponential": priors.Exponential,
     "half-normal": priors.HalfNormal,
+    "horseshoe": priors.Horseshoe,
+    "regularized-horseshoe": priors.RegularizedHorseshoe,
+    "sparse-mixture": priors.SparseMixture,
 }
 GUIDES: dict[str, type[nn.Module]] = {
     "normal": guides.Normal,
@@ -58,6 +61,7 @@ GUIDES: dict[str, type[nn.Module]] = {
     "weibull": guides.Weibull,
     "log-normal": guides.LogNormal,
     "gamma": guides.Gamma,
+    "regularized-horseshoe": guides.RegularizedHorseshoe,
 }
 MATCHING = {"exponential": "gamma", "half-normal": "gamma"}  # the guide of a prior that has none of its own name
 LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {

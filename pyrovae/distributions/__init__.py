@@ -3,16 +3,20 @@
 from pyrovae.distributions import kl, kl_positive
 from pyrovae.distributions.gamma import Gamma
 from pyrovae.distributions.generalized_normal import GeneralizedNormal
+from pyrovae.distributions.horseshoe import Horseshoe
 from pyrovae.distributions.log_normal import LogNormal
 from pyrovae.distributions.logistic import Logistic
 from pyrovae.distributions.quadrature import kl_by_quadrature
+from pyrovae.distributions.sparse_mixture import SparseMixture
 from pyrovae.distributions.weibull import Weibull
 
 __all__ = [
     "Gamma",
     "GeneralizedNormal",
+    "Horseshoe",
     "LogNormal",
     "Logistic",
+    "SparseMixture",
     "Weibull",
     "kl",
     "kl_by_quadrature",

@@ -1,4 +1,4 @@
-r"""KL divergences on the half line, all in closed form.
+r"""KL divergences on the half line, in closed form but for the last.
 
 .. math:: KL(q \,\|\, p) = -H(q) - E_q[\log p(z)]
 
@@ -24,15 +24,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Exponential, HalfNormal, register_kl
+from torch.distributions import Exponential, HalfCauchy, HalfNormal, register_kl
 from torch.distributions import Gamma as TorchGamma
 from torch.distributions import LogNormal as TorchLogNormal
 from torch.distributions import Weibull as TorchWeibull
+from torch.nn import functional
 
 from pyrovae.distributions.log_normal import LogNormal
 from pyrovae.distributions.weibull import EULER, Weibull
 
 __all__: list[str] = []
+
+NODES = 257  # of the trapezoidal rule, from -EDGE to EDGE standard deviations
+EDGE = 8.5
 
 
 @register_kl(Weibull, TorchGamma)
@@ -60,6 +64,24 @@ def _kl_exponential(q: Any, p: Exponential) -> Tensor:
 @register_kl(TorchGamma, HalfNormal)
 def _kl_half_normal(q: Any, p: HalfNormal) -> Tensor:
     return 0.5 * math.log(math.pi / 2) + p.scale.log() + _second_moment(q) / (2 * p.scale**2) - q.entropy()
+
+
+@register_kl(LogNormal, HalfCauchy)
+@register_kl(TorchLogNormal, HalfCauchy)
+def _kl_log_normal_half_cauchy(q: Any, p: HalfCauchy) -> Tensor:
+    r"""KL from a log-Normal to a half-Cauchy.
+
+    .. math:: \log\frac{\pi b}{2} - H(q) + E\left[\log\left(1 + e^{2 (m + s \epsilon - \log b)}\right)\right]
+
+    by the trapezoidal rule in the Normal :math:`\epsilon`, whose error falls as :math:`e^{-\pi^2/(s h)}` with the step
+    h = 0.066: below 1e-6 relative for s up to 10, at rounding for s up to 4.
+    """
+    epsilon = torch.linspace(-EDGE, EDGE, NODES, dtype=torch.float64)
+    weight = torch.exp(-0.5 * epsilon**2)
+    center, scale = torch.broadcast_tensors(q.loc - p.scale.log(), q.scale)
+    epsilon, weight = (v.to(center).reshape(-1, *[1] * center.dim()) for v in (epsilon, weight / weight.sum()))
+    tail = (weight * functional.softplus(2 * (center + scale * epsilon))).sum(0)
+    return math.log(math.pi / 2) + p.scale.log() - q.entropy() + tail
 
 
 def _mean_of_log(q: Any) -> Tensor:

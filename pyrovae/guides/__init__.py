@@ -11,6 +11,7 @@ from pyrovae.guides.real import (
     Normal,
     StudentT,
 )
+from pyrovae.guides.shrinkage import RegularizedHorseshoe
 
 __all__ = [
     "SCALE_FLOOR",
@@ -23,6 +24,7 @@ __all__ = [
     "LowRankMultivariateNormal",
     "MultivariateNormal",
     "Normal",
+    "RegularizedHorseshoe",
     "StudentT",
     "Weibull",
 ]

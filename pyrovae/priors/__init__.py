@@ -6,6 +6,7 @@ A prior is one class with one method, ``distribution()``; ``docs/write_a_prior.m
 from pyrovae.priors.base import Prior
 from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logistic, Normal, StudentT
 from pyrovae.priors.nonnegative import Exponential, Gamma, HalfNormal
+from pyrovae.priors.shrinkage import Horseshoe, RegularizedHorseshoe, SparseMixture
 
 __all__ = [
     "Cauchy",
@@ -13,9 +14,12 @@ __all__ = [
     "Gamma",
     "GeneralizedNormal",
     "HalfNormal",
+    "Horseshoe",
     "Laplace",
     "Logistic",
     "Normal",
     "Prior",
+    "RegularizedHorseshoe",
+    "SparseMixture",
     "StudentT",
 ]

@@ -4,10 +4,10 @@ A row names a way to make the object and an independent reference for its densit
 out anew from the formula of the docstring. A family brings a file with its DENSITIES, PRIORS, GUIDES and KLS.
 """
 
-from cases import half_line, likelihoods, real_line
+from cases import half_line, likelihoods, real_line, shrinkage
 from cases.core import Linear, double
 
-FAMILIES = (real_line, half_line)
+FAMILIES = (real_line, half_line, shrinkage)
 
 
 def _rows(table):
@@ -15,6 +15,7 @@ def _rows(table):
 
 
 DENSITIES, PRIORS, GUIDES, KLS = (_rows(table) for table in ("DENSITIES", "PRIORS", "GUIDES", "KLS"))
+HIERARCHIES = _rows("HIERARCHIES")
 LIKELIHOODS = likelihoods.LIKELIHOODS
 
-__all__ = ["DENSITIES", "GUIDES", "KLS", "LIKELIHOODS", "PRIORS", "Linear", "double"]
+__all__ = ["DENSITIES", "GUIDES", "HIERARCHIES", "KLS", "LIKELIHOODS", "PRIORS", "Linear", "double"]

@@ -39,6 +39,7 @@ class DensityCase:
     breaks: Sequence[float] = (-np.inf, 0.0, np.inf)
     atoms: dict[float, float] = field(default_factory=dict)
     reparametrised: bool = True
+    moments: bool = True  # False where none exists
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class PriorCase:
     make: Callable[[int], nn.Module]
     marginal: Any  # scipy's frozen distribution of one coordinate, or what has its logpdf, cdf and median
     lower: float = -np.inf  # the lower end of its support
+    pole: float = np.nan  # where the density is infinite
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,23 @@ class GuideCase:
     log_density: (
         Callable[[np.ndarray, np.ndarray, int], float] | None
     )  # of the head's output, z and d; None for a point
+
+
+@dataclass(frozen=True)
+class HierarchyCase:
+    """A prior of several sites, every one ``(D,)`` per datum, and the guide that serves it.
+
+    The references take the values of the sites by name, ``(n, D)``, and give the log-density of each site, ``(n,)``;
+    the guide's takes the head's output first. ``cdf`` is of one coordinate of z under the prior.
+    """
+
+    prior: type
+    make_prior: Callable[[int], nn.Module]
+    prior_log_density: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+    cdf: Callable[[np.ndarray], np.ndarray]
+    guide: type
+    make_guide: Callable[[int], nn.Module]  # of three input features and d coordinates
+    guide_log_density: Callable[[np.ndarray, dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
