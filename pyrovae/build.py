@@ -52,6 +52,12 @@ PRIORS: dict[str, Callable[..., nn.Module]] = {
     "hyperspherical-uniform": priors.HypersphericalUniform,
     "dirichlet": priors.Dirichlet,
     "logistic-normal": priors.LogisticNormal,
+    "gamma": priors.Gamma,
+    "exponential": priors.Exponential,
+    "half-normal": priors.HalfNormal,
+    "horseshoe": priors.Horseshoe,
+    "regularized-horseshoe": priors.RegularizedHorseshoe,
+    "sparse-mixture": priors.SparseMixture,
 }
 GUIDES: dict[str, type[nn.Module]] = {
     "normal": guides.Normal,
@@ -66,10 +72,16 @@ GUIDES: dict[str, type[nn.Module]] = {
     "von-mises-fisher": guides.VonMisesFisher,
     "dirichlet": guides.Dirichlet,
     "logistic-normal": guides.LogisticNormal,
+    "weibull": guides.Weibull,
+    "log-normal": guides.LogNormal,
+    "gamma": guides.Gamma,
+    "regularized-horseshoe": guides.RegularizedHorseshoe,
 }
 # The guide of a prior whose own name is no guide's, where it is not the Normal.
 MATCHING: dict[str, str] = {
     "hyperspherical-uniform": "power-spherical",
+    "exponential": "gamma",
+    "half-normal": "gamma",
 }
 LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {
     "bernoulli": likelihoods.Bernoulli,

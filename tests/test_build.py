@@ -15,9 +15,11 @@ from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, Dictionary
 
 
 def fits(prior, guide):
-    if prior == "vamp" or guide is None:  # a Vamp is made of its guide
+    if guide is None:
         return True
-    return guards.same_support(build.PRIORS[prior](3).support, build.GUIDES[guide].support)
+    q = build.GUIDES[guide].support
+    p = q if prior == "vamp" else build.PRIORS[prior](3).support  # a Vamp is made of its guide
+    return None not in (p, q) and guards.same_support(p, q)
 
 
 PAIRS = [pair for pair in itertools.product(build.PRIORS, [None, *build.GUIDES]) if fits(*pair)]

@@ -113,3 +113,25 @@ def test_kl_of_other_families_is_left_to_sampling():
     folded = [dist.FoldedDistribution(dist.Normal(loc, 1.0)) for loc in (1.0, -1.0)]
     with pytest.raises(NotImplementedError):
         kl_divergence(*folded)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("power", [0.7, 1.5, 3.9])
+def test_kl_of_generalized_normals_near_the_corner_of_p(power, dtype):
+    """The float32 value and gradient are those of quadrature in float64, where the two locations nearly meet too."""
+    for loc, scale in ((0.0, 1.0), (0.3, 0.3), (-1e-3, 0.1), (3e-8, 0.05), (2.0, 0.05)):
+        values = [torch.tensor(v, dtype=dtype, requires_grad=True) for v in (loc, scale, power)]
+        q = distributions.GeneralizedNormal(*values)
+        wide = [v.item() for v in values]
+        p = [dist.Laplace(torch.zeros((), dtype=t), torch.ones((), dtype=t)) for t in (dtype, torch.float64)]
+
+        def reference(loc, scale, power, p=p[1]):
+            return by_quadrature(distributions.GeneralizedNormal(double(loc), double(scale), double(power)), p)
+
+        kl = kl_divergence(q, p[0])
+        tolerance = 1e-3 if dtype == torch.float32 else 1e-6
+        assert kl.item() == pytest.approx(reference(*wide), rel=tolerance, abs=tolerance)
+        for k, gradient in enumerate(torch.autograd.grad(kl, values)):
+            h = 1e-4 * wide[1]
+            high, low = (reference(*[v + sign * h * (i == k) for i, v in enumerate(wide)]) for sign in (1, -1))
+            assert gradient.item() == pytest.approx((high - low) / (2 * h), rel=10 * tolerance, abs=10 * tolerance)

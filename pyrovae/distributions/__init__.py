@@ -1,22 +1,33 @@
 """Densities and divergences that torch and Pyro lack or have wrong. Importing this room registers the divergences."""
 
-from pyrovae.distributions import kl
+from pyrovae.distributions import kl, kl_positive
+from pyrovae.distributions.gamma import Gamma
 from pyrovae.distributions.generalized_normal import GeneralizedNormal
+from pyrovae.distributions.horseshoe import Horseshoe
+from pyrovae.distributions.log_normal import LogNormal
 from pyrovae.distributions.logistic import Logistic
 from pyrovae.distributions.quadrature import kl_by_quadrature
 from pyrovae.distributions.simplex import Dirichlet, LogisticNormal
+from pyrovae.distributions.sparse_mixture import SparseMixture
 from pyrovae.distributions.sphere import HypersphericalUniform, PowerSpherical, VonMisesFisher
 from pyrovae.distributions.spike_slab import SpikeSlab
+from pyrovae.distributions.weibull import Weibull
 
 __all__ = [
     "Dirichlet",
+    "Gamma",
     "GeneralizedNormal",
+    "Horseshoe",
     "HypersphericalUniform",
+    "LogNormal",
     "Logistic",
     "LogisticNormal",
     "PowerSpherical",
+    "SparseMixture",
     "SpikeSlab",
     "VonMisesFisher",
+    "Weibull",
     "kl",
     "kl_by_quadrature",
+    "kl_positive",
 ]

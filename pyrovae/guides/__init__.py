@@ -2,6 +2,7 @@
 
 from pyrovae.guides.base import SCALE_FLOOR, Guide
 from pyrovae.guides.exact_zeros import SpikeSlab
+from pyrovae.guides.positive import Gamma, LogNormal, Weibull
 from pyrovae.guides.real import (
     Delta,
     GeneralizedNormal,
@@ -11,6 +12,7 @@ from pyrovae.guides.real import (
     Normal,
     StudentT,
 )
+from pyrovae.guides.shrinkage import RegularizedHorseshoe
 from pyrovae.guides.simplex import Dirichlet, LogisticNormal
 from pyrovae.guides.sphere import PowerSpherical, VonMisesFisher
 
@@ -18,15 +20,19 @@ __all__ = [
     "SCALE_FLOOR",
     "Delta",
     "Dirichlet",
+    "Gamma",
     "GeneralizedNormal",
     "Guide",
     "Laplace",
+    "LogNormal",
     "LogisticNormal",
     "LowRankMultivariateNormal",
     "MultivariateNormal",
     "Normal",
     "PowerSpherical",
+    "RegularizedHorseshoe",
     "SpikeSlab",
     "StudentT",
     "VonMisesFisher",
+    "Weibull",
 ]

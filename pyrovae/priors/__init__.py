@@ -8,14 +8,20 @@ from pyrovae.priors.exact_zeros import SpikeSlab
 from pyrovae.priors.flows import Flow, ZukoFlow
 from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logistic, Normal, StudentT
 from pyrovae.priors.learned import Mixture, Vamp
+from pyrovae.priors.nonnegative import Exponential, Gamma, HalfNormal
+from pyrovae.priors.shrinkage import Horseshoe, RegularizedHorseshoe, SparseMixture
 from pyrovae.priors.simplex import Dirichlet, LogisticNormal
 from pyrovae.priors.sphere import HypersphericalUniform
 
 __all__ = [
     "Cauchy",
     "Dirichlet",
+    "Exponential",
     "Flow",
+    "Gamma",
     "GeneralizedNormal",
+    "HalfNormal",
+    "Horseshoe",
     "HypersphericalUniform",
     "Laplace",
     "Logistic",
@@ -23,6 +29,8 @@ __all__ = [
     "Mixture",
     "Normal",
     "Prior",
+    "RegularizedHorseshoe",
+    "SparseMixture",
     "SpikeSlab",
     "StudentT",
     "Vamp",

@@ -5,10 +5,10 @@ out anew from the formula of the docstring. A family brings a file with its DENS
 the families whose z is a vector of dependent coordinates make tables of their own.
 """
 
-from cases import exact_zeros, learned, likelihoods, real_line, simplex, sphere
+from cases import exact_zeros, half_line, learned, likelihoods, real_line, shrinkage, simplex, sphere
 from cases.core import Linear, double
 
-FAMILIES = (real_line, exact_zeros, learned)
+FAMILIES = (real_line, exact_zeros, learned, half_line, shrinkage)
 VECTOR_FAMILIES = (sphere, simplex)
 
 
@@ -16,7 +16,7 @@ def _rows(table, families=FAMILIES):
     return {name: row for family in families for name, row in getattr(family, table, {}).items()}
 
 
-DENSITIES, PRIORS, GUIDES = (_rows(table) for table in ("DENSITIES", "PRIORS", "GUIDES"))
+DENSITIES, PRIORS, GUIDES, HIERARCHIES = (_rows(table) for table in ("DENSITIES", "PRIORS", "GUIDES", "HIERARCHIES"))
 VECTOR_DENSITIES, VECTOR_PRIORS, VECTOR_GUIDES = (
     _rows(table, VECTOR_FAMILIES) for table in ("DENSITIES", "PRIORS", "GUIDES")
 )
@@ -26,6 +26,7 @@ LIKELIHOODS = likelihoods.LIKELIHOODS
 __all__ = [
     "DENSITIES",
     "GUIDES",
+    "HIERARCHIES",
     "KLS",
     "LIKELIHOODS",
     "PRIORS",

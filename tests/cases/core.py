@@ -39,6 +39,7 @@ class DensityCase:
     breaks: Sequence[float] = (-np.inf, 0.0, np.inf)
     atoms: dict[float, float] = field(default_factory=dict)
     reparametrised: bool = True
+    moments: bool = True  # False where none exists
     rebuild: Callable[..., Any] | None = None  # from the parameters of arg_constraints, where the class takes more
 
     def of(self, **parameters: Any) -> Any:
@@ -64,6 +65,8 @@ class PriorCase:
     make: Callable[[int], nn.Module]
     marginal: Any  # scipy's frozen distribution of one coordinate, or what has its logpdf, cdf and median
     atoms: dict[float, float] = field(default_factory=dict)  # cdf and median are of the rest
+    lower: float = -np.inf  # the lower end of its support
+    pole: float = np.nan  # where the density is infinite
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,23 @@ class GuideCase:
         Callable[[np.ndarray, np.ndarray, int], float] | None
     )  # of the head's output, z and d; None for a point
     code: Callable[[np.ndarray, int], np.ndarray] | None = None  # of the head's output and d; None where it is the mean
+
+
+@dataclass(frozen=True)
+class HierarchyCase:
+    """A prior of several sites, every one ``(D,)`` per datum, and the guide that serves it.
+
+    The references take the values of the sites by name, ``(n, D)``, and give the log-density of each site, ``(n,)``;
+    the guide's takes the head's output first. ``cdf`` is of one coordinate of z under the prior.
+    """
+
+    prior: type
+    make_prior: Callable[[int], nn.Module]
+    prior_log_density: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+    cdf: Callable[[np.ndarray], np.ndarray]
+    guide: type
+    make_guide: Callable[[int], nn.Module]  # of three input features and d coordinates
+    guide_log_density: Callable[[np.ndarray, dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
