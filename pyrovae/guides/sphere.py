@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pyro.distributions as dist
 from pyro.distributions import constraints
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch.nn import functional
 
 from pyrovae.distributions import PowerSpherical as PowerSphericalDensity
 from pyrovae.distributions import VonMisesFisher as VonMisesFisherDensity
-from pyrovae.guides.base import Guide, positive
+from pyrovae.guides.base import Guide
 
 __all__ = ["PowerSpherical", "VonMisesFisher"]
 
@@ -25,7 +27,9 @@ class _Spherical(Guide):
     def parameters_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The mean direction and the concentration of q(z|x)."""
         direction, raw = self.head(self.network(x)).split([self.dim, 1], -1)
-        return functional.normalize(direction, dim=-1), self.dim * positive(raw[..., 0])
+        # without the floor q becomes uniform before the decoder has learned to read μ, and stays so
+        concentration = math.sqrt(self.dim) + self.dim * functional.softplus(raw[..., 0])
+        return functional.normalize(direction, dim=-1), concentration
 
     def encode(self, x: Tensor) -> Tensor:
         """The code of x: the mean direction, a unit vector as every z."""
@@ -35,9 +39,10 @@ class _Spherical(Guide):
 class PowerSpherical(_Spherical):
     r"""Power spherical: :math:`q(z|x) \propto (1 + \mu(x)^T z)^{\kappa(x)}` on the unit sphere.
 
-    :math:`\mu` is the normalised output of the head and :math:`\kappa = D\,(softplus(r) + 10^{-5})` that of one more
+    :math:`\mu` is the normalised output of the head and :math:`\kappa = \sqrt D + D\,softplus(r)` that of one more
     number r: the mean of :math:`\mu^T z` depends on :math:`\kappa/D`, so that one r means one spread in every
-    dimension. As r falls q becomes uniform, the prior. The code is :math:`\mu`.
+    dimension. The floor :math:`\sqrt D` costs a third of a nat or more of KL from the uniform prior, at any D;
+    without it the digits collapse onto the prior. The code is :math:`\mu`.
 
     Args:
         network: The trunk of the encoder.
@@ -66,7 +71,7 @@ class VonMisesFisher(_Spherical):
 
     Raises: ValueError if ``dim < 2``.
     References: Davidson, Falorsi, De Cao, Kipf and Tomczak (2018), "Hyperspherical variational auto-encoders", who keep
-        :math:`\kappa` above 1; here it may reach the uniform.
+        :math:`\kappa` above 1 in every dimension.
     See also: :class:`pyrovae.priors.HypersphericalUniform`; the KL from it is exact.
     """
 

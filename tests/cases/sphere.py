@@ -9,7 +9,7 @@ import scipy.stats as st
 import torch
 from scipy.special import gammaln
 
-from cases.core import KLCase, Linear, VectorDensityCase, VectorGuideCase, VectorPriorCase, double, scale
+from cases.core import KLCase, Linear, VectorDensityCase, VectorGuideCase, VectorPriorCase, double, softplus
 from pyrovae import distributions, guides, priors
 
 
@@ -115,7 +115,7 @@ def _guide(cls, reference):
     return VectorGuideCase(
         cls,
         lambda d: cls(Linear(3), d),
-        lambda out, z, d: reference(unit(out[:d]), d * scale(out[d]))(z),
+        lambda out, z, d: reference(unit(out[:d]), np.sqrt(d) + d * softplus(out[d]))(z),
         lambda out, mean, d: unit(mean),
     )
 
