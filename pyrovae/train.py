@@ -104,6 +104,8 @@ def fit(
                     val_loss = math.nan
                     if val is not None:
                         val_loss = _evaluate(vae, bound, batches(val, batch_size, shuffle=False))
+                        if math.isnan(val_loss) or (math.isinf(val_loss) and math.isfinite(train_loss)):
+                            raise FloatingPointError(f"the validation loss became {val_loss}")
             except BaseException:
                 _restore(before)
                 raise
