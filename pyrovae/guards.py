@@ -210,7 +210,7 @@ def _check_gradient(site: Any) -> None:
     if isinstance(base, _UNSAFE_DRAWS):
         raise ValueError(
             f"site {name!r}: Pyro's {type(base).__name__}.rsample returns -inf about once in 2^24 draws (S7), which "
-            f"turns every parameter into NaN"
+            f"turns every parameter into NaN: pyrovae.distributions.Logistic does not"
         )
     partial = has_own_score_parts(base)
     if partial and wrapped:

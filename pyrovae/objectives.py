@@ -113,10 +113,12 @@ class ELBO(Trace_ELBO):
         objective = log_likelihood - self.current_beta() * kl  # (num_draws, N)
         surrogate = objective.mean(0)
         for site in guide_sites.values():
-            pair, score = site["infer"].get("_pair_score"), _score(site)
+            pair = site["infer"].get("_pair_score")
+            soft = gates not in HARD_GATES and hasattr(site["fn"], "rsample_pair")
+            score = None if soft or pair is not None else _score(site)
             if pair is not None:
                 surrogate = surrogate + 0.5 * (objective[0] - objective[1]).detach() * pair
-            elif score is not None and (gates in HARD_GATES or not hasattr(site["fn"], "rsample_pair")):
+            if score is not None:
                 others = (objective.sum(0) - objective) / max(num_draws - 1, 1)
                 surrogate = surrogate + ((objective - others).detach() * score).mean(0)
         return objective.mean(0), surrogate
