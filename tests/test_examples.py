@@ -19,7 +19,7 @@ EXAMPLES = ROOT / "examples"
 ROWS: dict[str, tuple[list[str], str]] = {
     "00_plain_pyro.py": ([], "held-out ELBO: {} nats per datum"),
     "01_vae_digits.py": (["--out", "picture.png"], "held-out log-likelihood: {} nats per datum"),
-    "02_write_a_prior.py": ([], "ELBO, sparse mixture minus normal: {} nats per datum"),
+    "02_write_a_prior.py": ([], "ELBO, two Laplaces minus normal: {} nats per datum"),
     "05_vamp_prior.py": (["--out", "pseudo_inputs.png"], "log-likelihood, vamp minus normal: {} nats per datum"),
 }
 
