@@ -9,24 +9,15 @@ import json
 import numpy as np
 import pyro
 import pytest
-import scipy.stats as st
 import torch
 import zuko
+from checks import by_hand, check_gradients, check_mass, check_moments, check_training
 from pyro.distributions import transforms as T
-from scipy.integrate import cumulative_trapezoid
 from scipy.special import log_softmax, logsumexp, softmax
 
 import pyrovae as pv
 from pyrovae import cli, guides, likelihoods, priors
 from pyrovae.nn import MLP
-
-
-def by_hand(prior, z):
-    """log p(z) of a Mixture: components first, each over all coordinates, and then their sum."""
-    logits, loc = prior.logits.detach().numpy(), prior.loc.detach().numpy()
-    scale = np.logaddexp(0, prior.scale.raw.detach().numpy())
-    each = np.stack([st.norm(m, s).logpdf(z).sum(-1) for m, s in zip(loc, scale, strict=True)], -1)
-    return logsumexp(each + log_softmax(logits), axis=-1)
 
 
 def mixture(dim, num_components=3):
@@ -36,51 +27,6 @@ def mixture(dim, num_components=3):
         prior.logits.normal_()
         prior.scale.raw.normal_()
     return prior
-
-
-def check_mass(d):
-    """One, by the trapezoid rule over a plane that leaves out little; mean and covariance by the same rule."""
-    line = torch.linspace(-14, 14, 701, dtype=torch.float64)
-    z = torch.cartesian_prod(line, line)
-    with torch.no_grad():
-        mass = torch.cat([d.log_prob(rows).exp() for rows in z.split(20_000)]) * (line[1] - line[0]) ** 2
-    assert mass.sum().item() == pytest.approx(1.0, abs=1e-4)
-    mean = mass @ z
-    return mean, torch.einsum("n,ni,nj->ij", mass, z - mean, z - mean)
-
-
-def check_moments(draws, mean, covariance):
-    """Within 6 standard errors for each number: a false alarm once in 10^7."""
-    products = (draws - mean)[:, :, None] * (draws - mean)[:, None, :]
-    for values, expected in ((draws, mean), (products, covariance)):
-        assert ((values.mean(0) - expected).abs() <= 6 * values.std(0) / len(draws) ** 0.5).all()
-
-
-def check_gradients(prior, z):
-    """A finite gradient, nowhere all zero, for each parameter."""
-    prior.distribution().log_prob(z).sum().backward()
-    for name, parameter in prior.named_parameters():
-        assert torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.abs().sum() > 0, name
-
-
-def check_training(prior_of, named, **options):
-    """30 epochs on the digits under Trace_ELBO move every learned parameter and better the held-out bound by 10 nats.
-
-    The bound's standard error over the 180 digits is about 0.3 nats.
-    """
-    torch.manual_seed(0)
-    data = pv.data.digits()
-    guide = guides.Normal(MLP(64, [32]), 4)
-    vae = pv.VAE(prior_of(guide, data), likelihoods.Bernoulli(MLP(4, [32], 64)), guide)
-    untrained = pv.metrics.elbo(vae, data.test)
-    assert not untrained.kl_is_exact
-    before = copy.deepcopy(vae.state_dict())
-    pv.fit(vae, data, epochs=30, batch_size=128, seed=0, progress=False, optim=pyro.optim.Adam({"lr": 3e-3}), **options)
-    assert (pv.metrics.elbo(vae, data.test).elbo - untrained.elbo).mean() > 10
-    moved = {name for name, value in vae.prior.named_parameters() if not torch.equal(value, before[f"prior.{name}"])}
-    assert moved == {name for name, _ in vae.prior.named_parameters()} >= named
-    return vae, before
 
 
 def test_mixture_is_over_components_and_not_per_coordinate():
@@ -275,153 +221,6 @@ def test_a_saved_run_is_loaded_without_data(name, tmp_path):
     z = torch.randn(7, 2)
     assert torch.equal(loaded.prior.distribution().log_prob(z), vae.prior.distribution().log_prob(z))
     assert loaded.config == vae.config
-
-
-FLOWS = {
-    "couplings": lambda dim: priors.Flow(dim),
-    "spline": lambda dim: priors.Flow(dim, [T.spline(dim)]),
-    "spline coupling": lambda dim: priors.Flow(dim, [T.spline_coupling(dim), T.permute(dim)]),
-    "autoregressive": lambda dim: priors.Flow(dim, [T.affine_autoregressive(dim, [8])]),
-    "inverse autoregressive": lambda dim: priors.Flow(dim, [T.affine_autoregressive(dim, [8]).inv, T.householder(dim)]),
-    "composed": lambda dim: priors.Flow(dim, [T.ComposeTransformModule([T.affine_coupling(dim), T.spline(dim)]).inv]),
-    "zuko": lambda dim: priors.ZukoFlow(zuko.flows.NSF(features=dim, transforms=2, hidden_features=[8])),
-    "zuko maf": lambda dim: priors.ZukoFlow(zuko.flows.MAF(features=dim, transforms=2, hidden_features=[8])),
-}
-
-
-@pytest.fixture
-def double_precision():
-    """Pyro's autoregressive inverse works in the default dtype only."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def flow(name, dim, size=0.3):
-    """One whose parameters are far from those it starts at."""
-    torch.manual_seed(0)
-    prior = FLOWS[name](dim)
-    with torch.no_grad():
-        for parameter in prior.parameters():
-            parameter.add_(size * torch.randn_like(parameter))
-    return prior
-
-
-@pytest.mark.usefixtures("double_precision")
-@pytest.mark.parametrize("name", FLOWS)
-def test_flow_is_the_change_of_variables(name):
-    """log p(f(e)) = log N(e) - log |det df/de|, with the Jacobian by autograd through f alone."""
-    d = flow(name, 3).distribution()
-    assert (d.batch_shape, d.event_shape) == ((), (3,))
-
-    def forward(e):
-        for transform in d.transforms:
-            e = transform(e)
-        return e
-
-    for e in torch.randn(5, 3) * 2:
-        jacobian = torch.autograd.functional.jacobian(forward, e)
-        expected = torch.distributions.Normal(0.0, 1.0).log_prob(e).sum() - torch.linalg.slogdet(jacobian).logabsdet
-        z = forward(e).detach().clone()
-        # Zuko's draws bisect or unroll, exact to about 1e-6
-        torch.testing.assert_close(d.log_prob(z), expected, rtol=1e-5, atol=1e-5)
-
-
-# The spread of the parameters, under which 1e-5 of the mass lies outside the grid. Pyro's splines have bins narrower
-# than the grid of a plane; their mass is taken on the line, below.
-MASS = {"couplings": 0.1, "autoregressive": 0.2, "inverse autoregressive": 0.2, "zuko maf": 0.2}
-
-
-@pytest.mark.usefixtures("double_precision")
-@pytest.mark.parametrize("name", MASS)
-def test_flow_has_mass_one_and_its_draws_follow_it(name):
-    d = flow(name, 2, MASS[name]).distribution()
-    mean, covariance = check_mass(d)
-    torch.manual_seed(1)
-    check_moments(d.sample((50_000,)), mean, covariance)
-
-
-def test_flow_of_one_coordinate_is_a_spline():
-    """50,000 draws by Kolmogorov-Smirnov: a false alarm once in 10^6."""
-    torch.manual_seed(0)
-    prior = priors.Flow(1).double()
-    with torch.no_grad():
-        for parameter in prior.parameters():
-            parameter.add_(torch.randn_like(parameter))
-    d = prior.distribution()
-    line = torch.linspace(-9, 9, 36_001, dtype=torch.float64)
-    density = d.log_prob(line[:, None]).exp().detach().numpy()
-    cdf = cumulative_trapezoid(density, line.numpy(), initial=0)
-    assert cdf[-1] == pytest.approx(1.0, abs=1e-5)
-    assert np.abs(density - st.norm.pdf(line)).max() > 0.1, "far from the Normal it came from"
-    draws = d.sample((50_000,))[:, 0].numpy()
-    assert st.kstest(draws, lambda z: np.interp(z, line.numpy(), cdf)).pvalue > 1e-6
-
-
-@pytest.mark.usefixtures("double_precision")
-@pytest.mark.parametrize("name", FLOWS)
-def test_flow_in_plates_and_its_gradients(name):
-    prior = flow(name, 4)
-    with pyro.plate("data", 6, dim=-1):
-        trace = pyro.poutine.trace(prior).get_trace()
-    trace.compute_log_prob()
-    z = trace.nodes["z"]["value"].detach()
-    assert z.shape == (6, 4)
-    assert len(z[:, -1].unique()) == 6
-    assert trace.nodes["z"]["log_prob"].shape == (6,)
-    d = prior.distribution()
-    torch.testing.assert_close(d.log_prob(z), trace.nodes["z"]["log_prob"], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(d.expand((3, 6)).log_prob(z), d.log_prob(z).expand(3, 6))
-    z = torch.randn(6, 4).requires_grad_()
-    near = flow(name, 4, 0.05)  # Pyro's couplings clamp log-scales beyond [-5, 3] and let the gradient through
-    assert torch.autograd.gradcheck(lambda z: near.distribution().log_prob(z), z)
-    check_gradients(prior, 2 * torch.randn(200, 4))
-
-
-@pytest.mark.parametrize("name", FLOWS)
-def test_flow_keeps_nothing_of_the_last_call(name):
-    """Pyro's transforms keep their last pair: the same z after a step would have the density from before it."""
-    prior = flow(name, 3)
-    z = torch.randn(5, 3)
-    before = prior.distribution().log_prob(z)
-    before.sum().backward()
-    same = copy.deepcopy(prior)
-    with torch.no_grad():
-        for parameter in prior.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    after = prior.distribution().log_prob(z)
-    assert (after - before).abs().max() > 1e-3
-    after.sum().backward()
-    torch.testing.assert_close(after, prior.distribution().log_prob(z.clone()))
-    torch.testing.assert_close(before, same.distribution().log_prob(z))
-
-
-def test_zuko_flow_has_zukos_density():
-    prior = flow("zuko", 4)
-    z = torch.randn(20, 4) * 2
-    torch.testing.assert_close(prior.distribution().log_prob(z), prior.flow().log_prob(z), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["couplings", "zuko maf"])
-def test_flow_trains(name):
-    torch.manual_seed(0)
-    names = {parameter for parameter, _ in FLOWS[name](4).named_parameters()}
-    check_training(lambda guide, data: FLOWS[name](4), names)
-
-
-NO_INVERSE = ["planar", "radial", "sylvester", "block_autoregressive", "neural_autoregressive", "polynomial"]
-
-
-@pytest.mark.parametrize("name", [*NO_INVERSE, "batchnorm"])
-def test_a_transform_without_inverse_is_refused(name):
-    torch.manual_seed(0)
-    bad, good = getattr(T, name)(3), T.affine_coupling(3)
-    state, weights = torch.get_rng_state(), copy.deepcopy(bad.state_dict())
-    with pytest.raises(ValueError, match=f"transforms: .*{type(bad).__name__}"):
-        priors.Flow(3, [good, bad])
-    priors.Flow(3, [good])
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(value, weights[key]) for key, value in bad.state_dict().items())
 
 
 def bad_vamp(guide_class=guides.Normal, num_components=3, **options):
