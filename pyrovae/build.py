@@ -155,7 +155,7 @@ def build_vae(
     guide_module = _made("guide", guide, GUIDES, encoder, latent_dim)
     if prior == "vamp":
         bounds = (0.0, 1.0) if likelihood in UNIT_INTERVAL else None
-        prior_module = priors.Vamp(guide_module, num_components, inputs=inputs, bounds=bounds)  # type: ignore[arg-type]
+        prior_module = priors.Vamp(guide_module, num_components, inputs=inputs, bounds=bounds)  # type: ignore[arg-type]  # checked above
     vae = VAE(prior_module, likelihood_module, guide_module)
     vae.config = {
         "event_shape": list(event_shape),

@@ -151,7 +151,7 @@ class ModelSites(_Sites):
         super().__exit__(exc_type, exc_value, traceback)
         replay = next((h for h in reversed(_PYRO_STACK) if isinstance(h, ReplayMessenger) and h.trace), None)
         if exc_type is None and replay is not None:
-            check_sites(self.sites, replay.trace.nodes)  # type: ignore[union-attr]
+            check_sites(self.sites, replay.trace.nodes)  # type: ignore[union-attr]  # it has a trace
 
 
 class GuideSites(_Sites):

@@ -72,12 +72,12 @@ class VAE(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """The code of x, ``(N, D)``: the guide's mean unless it says otherwise, and the same at every call."""
         with evaluating(self):
-            return self.posterior.encode(x)  # type: ignore[operator]
+            return self.posterior.encode(x)  # type: ignore[operator]  # torch types attributes as tensors
 
     def decode(self, z: Tensor) -> Tensor:
         """The mean of p(x|z), ``(N, *event_shape)``."""
         with evaluating(self):
-            return self.likelihood.mean(z)  # type: ignore[operator]
+            return self.likelihood.mean(z)  # type: ignore[operator]  # torch types attributes as tensors
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x through its code and back: ``decode(encode(x))``."""

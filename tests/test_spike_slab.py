@@ -228,7 +228,6 @@ def test_objectives_that_would_be_biased_say_which_are_not(loss):
         SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), loss).step(x)
 
 
-@pytest.mark.filterwarnings("ignore:.*requires_grad=False:UserWarning")
 def test_wake_sleep_takes_it():
     vae, x = model_and_data()
     loss = ReweightedWakeSleep(num_particles=3, vectorize_particles=False)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyrovae.distributions.univariate import SCALAR, Shape, Univariate
+from pyrovae.distributions.univariate import SCALAR, Shape, Symmetric
 
 __all__ = ["GeneralizedNormal"]
 
 
-class GeneralizedNormal(Univariate):
+class GeneralizedNormal(Symmetric):
     r"""Generalised Normal (exponential power) distribution.
 
     .. math:: p(z) = \frac{p}{2\alpha\,\Gamma(1/p)} \exp\left(-\left|\frac{z-\mu}{\alpha}\right|^p\right)
@@ -62,14 +62,6 @@ class GeneralizedNormal(Univariate):
 
     def _log_normalizer(self) -> Tensor:
         return torch.lgamma(1 + 1 / self.power) + torch.log(2 * self.scale)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.loc
-
-    @property
-    def mode(self) -> Tensor:
-        return self.loc
 
     @property
     def variance(self) -> Tensor:

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn import functional
 
-from pyrovae.distributions.univariate import SCALAR, Shape, Univariate
+from pyrovae.distributions.univariate import SCALAR, Shape, Symmetric
 
 __all__ = ["Logistic"]
 
 
-class Logistic(Univariate):
+class Logistic(Symmetric):
     r"""Logistic distribution: a Normal's shape with a Laplace's tails.
 
     .. math:: p(z) = \frac{e^{-y}}{s\,(1 + e^{-y})^2} , \qquad y = \frac{z-\mu}{s}
@@ -56,14 +56,6 @@ class Logistic(Univariate):
 
     def entropy(self) -> Tensor:
         return torch.log(self.scale) + 2
-
-    @property
-    def mean(self) -> Tensor:
-        return self.loc
-
-    @property
-    def mode(self) -> Tensor:
-        return self.loc
 
     @property
     def variance(self) -> Tensor:

@@ -43,3 +43,17 @@ def exp_of_draw(log_z: Tensor) -> Tensor:
     A draw below it stands there, with no gradient: so much mass sits on that one float as the law has below it.
     """
     return log_z.exp().clamp(min=torch.finfo(log_z.dtype).tiny)
+
+
+class Symmetric(Univariate):
+    """A univariate density with its one peak and its mean at ``loc``."""
+
+    loc: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def mode(self) -> Tensor:
+        return self.loc

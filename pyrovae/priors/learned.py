@@ -110,14 +110,14 @@ class Vamp(Prior):
         self._check_guide()
 
     def distribution(self) -> dist.TorchDistribution:
-        components = self.guide.distribution(self.inputs())  # type: ignore[operator]
+        components = self.guide.distribution(self.inputs())  # type: ignore[operator]  # torch types attributes as tensors
         return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)
 
     def _check_guide(self) -> None:
         u = self.inputs().detach()
         try:
             with torch.no_grad():
-                q: Any = self.guide.distribution(u)  # type: ignore[operator]
+                q: Any = self.guide.distribution(u)  # type: ignore[operator]  # torch types attributes as tensors
         except (ValueError, RuntimeError, IndexError) as error:
             raise ValueError(f"inputs of shape {tuple(u.shape[1:])} do not fit the guide: {error}") from error
         if q.batch_shape != (len(u),) or len(q.event_shape) != 1:
