@@ -33,8 +33,14 @@ __all__ = ["ELBO", "draw_sites", "site_kl", "warmup"]
 _ = distributions.kl  # importing it registers the divergences
 
 
-HARD_GATES = ("disarm", "leave-one-out")  # unbiased
-GATES = (*HARD_GATES, "straight-through", "relaxed")
+# How a site without a path is drawn, of what its density offers; what offers none of these has the score function.
+DRAWS = {
+    "disarm": ("pathwise", "pair"),
+    "leave-one-out": (),
+    "straight-through": ("pathwise", "straight_through"),
+    "relaxed": ("pathwise", "relaxed"),
+}
+NEED_EXACT_KL = ("pathwise", "straight_through", "relaxed")
 Beta = float | Callable[[float], float]
 
 
@@ -43,11 +49,12 @@ class ELBO(Trace_ELBO):
 
     Args:
         beta: Weight of the KL, at least 0; or a schedule, a function of the epochs done such as :func:`warmup`.
-        num_particles: Draws of z for each datum; None is one, or two where a site has no pathwise gradient.
-        gates: How gates of spike-and-slab sites are trained. ``"disarm"``: antithetic pairs, unbiased, of the least
-            variance. ``"leave-one-out"``: independent draws, each the other's baseline, unbiased; what every other
-            site without a path uses. ``"straight-through"``: hard gates with the gradient of their mean, biased.
-            ``"relaxed"``: concrete gates of temperature 0.5, biased, and the loss is that of another model.
+        num_particles: Draws of z for each datum; None is one, or two where draws are each other's baseline.
+        gates: How gates of spike-and-slab sites are trained. ``"disarm"``: by an antithetic second draw, of which only
+            the value of the objective is used; unbiased, of the least variance. ``"leave-one-out"``: independent draws,
+            each the other's baseline, unbiased; what every other site without a path uses. ``"straight-through"``: hard
+            gates with the gradient of their mean, biased. ``"relaxed"``: concrete gates of temperature 0.5, biased, and
+            the loss is that of another model.
 
     ``loss`` draws hard gates whatever the gradient. Sites stand in a data plate at dim -1.
 
@@ -61,12 +68,10 @@ class ELBO(Trace_ELBO):
     def __init__(self, beta: Beta = 1.0, num_particles: int | None = None, gates: str = "disarm") -> None:
         if num_particles is not None and num_particles < 1:
             raise ValueError(f"num_particles must be at least 1, got {num_particles}")
-        if gates not in GATES:
-            raise ValueError(f"gates must be one of {', '.join(GATES)}, got {gates!r}")
+        if gates not in DRAWS:
+            raise ValueError(f"gates must be one of {', '.join(DRAWS)}, got {gates!r}")
         if not callable(beta) and not 0.0 <= beta < float("inf"):
             raise ValueError(f"beta must be at least 0, got {beta}")
-        if gates == "disarm" and num_particles not in (None, 2):
-            raise ValueError(f'num_particles must be 2 with gates="disarm", got {num_particles}')
         super().__init__(num_particles=num_particles or 1, max_plate_nesting=1)
         self.beta = beta
         self.gates = gates
@@ -96,32 +101,46 @@ class ELBO(Trace_ELBO):
 
     def _terms(self, model: Any, guide: Any, args: Any, kwargs: Any, gates: str) -> tuple[Tensor, Tensor]:
         """The bound of each datum, and what has its gradient."""
-        num_draws = self.num_particles
-        model_sites, guide_sites = draw_sites(model, guide, args, kwargs, num_draws, gates)
-        if self._chooses and num_draws == 1 and any(_score(site) is not None for site in guide_sites.values()):
-            self.num_particles = num_draws = 2
-            model_sites, guide_sites = draw_sites(model, guide, args, kwargs, num_draws, gates)
-
-        observed = [_log_prob(site) for site in model_sites.values() if site["is_observed"]]
-        log_likelihood = torch.stack(observed).sum(0)
-        kl = torch.zeros_like(log_likelihood)
-        for name in guide_sites:
-            term, exact = site_kl(name, model_sites, guide_sites)
-            if not exact and gates not in HARD_GATES and hasattr(guide_sites[name]["fn"], "rsample_pair"):
-                raise ValueError(f'gates="{gates}" needs the exact KL of site {name!r}, and none is registered')
-            kl = kl + term
-        objective = log_likelihood - self.current_beta() * kl  # (num_draws, N)
-        surrogate = objective.mean(0)
-        for site in guide_sites.values():
-            pair = site["infer"].get("_pair_score")
-            soft = gates not in HARD_GATES and hasattr(site["fn"], "rsample_pair")
-            score = None if soft or pair is not None else _score(site)
-            if pair is not None:
-                surrogate = surrogate + 0.5 * (objective[0] - objective[1]).detach() * pair
+        model_sites, guide_sites = draw_sites(model, guide, args, kwargs, self.num_particles, gates)
+        if any("twin" in site["infer"] for site in list(guide_sites.values())[:-1]):
+            # what is drawn after a pair may depend on it, and then has a twin of its own
+            gates = "leave-one-out"
+            model_sites, guide_sites = draw_sites(model, guide, args, kwargs, self.num_particles, gates)
+        if self._chooses and self.num_particles == 1 and any(_score(site) is not None for site in guide_sites.values()):
+            self.num_particles = 2
+            model_sites, guide_sites = draw_sites(model, guide, args, kwargs, self.num_particles, gates)
+        kl, exact = self._kl(model_sites, guide_sites)
+        objective = _log_likelihood(model_sites) - self.current_beta() * kl  # (num_particles, N)
+        surrogate, bound = objective.mean(0), objective.mean(0)
+        for name, site in guide_sites.items():
+            score = _score(site)
             if score is not None:
-                others = (objective.sum(0) - objective) / max(num_draws - 1, 1)
+                others = (objective.sum(0) - objective) / max(self.num_particles - 1, 1)
                 surrogate = surrogate + ((objective - others).detach() * score).mean(0)
-        return objective.mean(0), surrogate
+            if "twin" in site["infer"]:
+                value, score = site["infer"]["twin"]
+                # only the value of the objective is needed there, at data that were validated above
+                with torch.no_grad(), pyro.validation_enabled(False):
+                    twin_guide = {**guide_sites, name: {**site, "value": value}}
+                    twin_sites = _replayed(model, twin_guide, self.num_particles, args, kwargs)
+                    twin_kl = kl if exact else self._kl(twin_sites, twin_guide)[0]
+                    twin = _log_likelihood(twin_sites) - self.current_beta() * twin_kl
+                surrogate = surrogate + 0.5 * ((objective - twin).detach() * score).mean(0)
+                bound = 0.5 * (bound + twin.mean(0))
+        return bound, surrogate
+
+    @staticmethod
+    def _kl(model: dict[str, Any], guide: dict[str, Any]) -> tuple[Tensor, bool]:
+        """The KL at each draw, and whether that of every site is exact."""
+        terms = {name: site_kl(name, model, guide) for name in guide}
+        for name, (_, exact) in terms.items():
+            drawn = guide[name]["infer"].get("drawn")
+            if drawn in NEED_EXACT_KL and not exact:
+                raise ValueError(
+                    f"site {name!r}: {drawn} draws need the exact KL, and none is registered: "
+                    f'use ELBO(gates="leave-one-out")'
+                )
+        return sum(kl for kl, _ in terms.values()), all(exact for _, exact in terms.values())  # type: ignore[return-value]  # a guide has sites
 
 
 def warmup(epochs: float, start: float = 0.0) -> Callable[[float], float]:
@@ -135,21 +154,27 @@ def draw_sites(
     model: Any, guide: Any, args: Any, kwargs: Any, num_draws: int, gates: str = "leave-one-out"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The sample sites of model and guide at ``num_draws`` draws for each datum, checked to pair up."""
-
-    # as in Pyro, one draw adds no dimension, so that functions which know of none are served
-    def particles() -> Any:
-        return pyro.plate("particles", num_draws, dim=-2) if num_draws > 1 else nullcontext()
-
-    with _Gates(gates, num_draws), particles():
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    with particles():
-        model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    model_sites, guide_sites = (
-        {name: site for name, site in prune_subsample_sites(trace).nodes.items() if site["type"] == "sample"}
-        for trace in (model_trace, guide_trace)
-    )
+    with _Draws(gates), _particles(num_draws):
+        trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    guide_sites = _sites(trace, num_draws)
+    model_sites = _replayed(model, guide_sites, num_draws, args, kwargs)
     guards.check_sites(model_sites, guide_sites)
-    for name, site in (*model_sites.items(), *guide_sites.items()):
+    return model_sites, guide_sites
+
+
+def _replayed(model: Any, guide_sites: dict[str, Any], num_draws: int, args: Any, kwargs: Any) -> dict[str, Any]:
+    """The sites of the model at the values of those of the guide."""
+    guide_trace = poutine.Trace()
+    for name, site in guide_sites.items():
+        guide_trace.add_node(name, **site)
+    with _particles(num_draws):
+        return _sites(poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs), num_draws)
+
+
+def _sites(trace: Any, num_draws: int) -> dict[str, Any]:
+    nodes = prune_subsample_sites(trace).nodes
+    sites = {name: site for name, site in nodes.items() if site["type"] == "sample"}
+    for name, site in sites.items():
         plates = {frame.dim for frame in site["cond_indep_stack"] if frame.name != "particles"}
         if plates != {-1}:
             raise ValueError(
@@ -157,7 +182,12 @@ def draw_sites(
             )
         fn: Any = site["fn"]
         site["fn"] = fn.expand(torch.broadcast_shapes(fn.batch_shape, (num_draws, 1)))
-    return model_sites, guide_sites
+    return sites
+
+
+def _particles(num_draws: int) -> Any:
+    """A plate of draws; as in Pyro one draw adds no dimension, so that functions which know of none are served."""
+    return pyro.plate("particles", num_draws, dim=-2) if num_draws > 1 else nullcontext()
 
 
 def site_kl(name: str, model: dict[str, Any], guide: dict[str, Any]) -> tuple[Tensor, bool]:
@@ -179,30 +209,32 @@ def _log_prob(site: Any) -> Tensor:
     return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
 
 
+def _log_likelihood(model: dict[str, Any]) -> Tensor:
+    return torch.stack([_log_prob(site) for site in model.values() if site["is_observed"]]).sum(0)
+
+
 def _score(site: Any) -> Tensor | None:
-    """log q of what a site draws without a path, or None when all of it has one."""
-    if site["fn"].has_rsample and not guards.has_own_score_parts(site["fn"]):
+    """log q of what a site drew without a path, or None when all of it has one."""
+    if "drawn" in site["infer"] or (site["fn"].has_rsample and not guards.has_own_score_parts(site["fn"])):
         return None
     return scale_and_mask(site["fn"].score_parts(site["value"]).score_function, site["scale"], site["mask"])
 
 
-class _Gates(Messenger):
-    """Draws the gates of spike-and-slab sites in the way that the objective trains them."""
+class _Draws(Messenger):
+    """Draws the sites of a guide in the way that the objective trains them, and says which in ``infer["drawn"]``."""
 
-    def __init__(self, gates: str, num_draws: int) -> None:
+    def __init__(self, gates: str) -> None:
         super().__init__()
-        self.gates = gates if gates != "disarm" or num_draws == 2 else "leave-one-out"
+        self.kinds = DRAWS[gates]
 
     def _pyro_sample(self, msg: Any) -> None:
-        fn = msg["fn"]
-        if msg["done"] or msg["is_observed"] or not hasattr(fn, "rsample_pair"):
+        if msg["done"] or msg["is_observed"]:
             return
-        if self.gates == "disarm":
-            msg["value"], msg["infer"]["_pair_score"] = fn.rsample_pair()
-        elif self.gates == "straight-through":
-            msg["value"] = fn.rsample_straight_through()
-        elif self.gates == "relaxed":
-            msg["value"] = fn.rsample_relaxed()
-        else:
-            return
-        msg["done"] = True
+        for kind in self.kinds:
+            draw = getattr(msg["fn"], f"rsample_{kind}", None)
+            if draw is not None:
+                msg["value"], msg["done"] = draw(), True
+                msg["infer"]["drawn"] = kind
+                if kind == "pair":
+                    msg["value"], *msg["infer"]["twin"] = msg["value"]  # the second draw and its score
+                return

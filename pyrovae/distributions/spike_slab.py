@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions.score_parts import ScoreParts
 from pyro.distributions.torch_distribution import TorchDistribution
-from pyro.distributions.util import sum_rightmost
 from torch import Size, Tensor
 from torch.distributions import constraints, kl_divergence, register_kl
 from torch.nn.functional import logsigmoid
 
+from pyrovae.distributions.draws import IndependentDraws
 from pyrovae.distributions.univariate import SCALAR, Shape
 
 __all__ = ["SpikeSlab", "real_with_atom"]
@@ -41,11 +40,8 @@ class SpikeSlab(TorchDistribution):
 
     Gradients: ``rsample`` is pathwise in the slab and constant in the gates, for which ``score_parts`` gives Pyro the
     score function, kept by ``to_event``: ``Trace_ELBO`` and ``ReweightedWakeSleep`` are unbiased, and the guards refuse
-    the objectives that would drop it. :class:`pyrovae.ELBO` uses the exact KL and one of the draws below:
-
-    - ``rsample_pair``: two draws with antithetic gates, for the DisARM gradient; unbiased;
-    - ``rsample_straight_through``: hard gates whose gradient is that of :math:`\gamma`; biased;
-    - ``rsample_relaxed``: gates of the concrete law in (0, 1), not scored by this density; biased.
+    the objectives that would drop it. :class:`pyrovae.ELBO` uses the exact KL and one of the other draws: antithetic
+    gates (unbiased), straight-through or concrete ones (biased).
 
     Args:
         logits: :math:`\log\frac{\gamma}{1-\gamma}`, of the probability to be non-zero.
@@ -75,7 +71,7 @@ class SpikeSlab(TorchDistribution):
     def to_event(self, reinterpreted_batch_ndims: int | None = None) -> Any:
         """As of any Pyro distribution, and the score parts stay (Pyro's own ``Independent`` drops them)."""
         ndims = len(self.batch_shape) if reinterpreted_batch_ndims is None else reinterpreted_batch_ndims
-        return _ScoredIndependent(self, ndims) if ndims else self
+        return IndependentDraws(self, ndims) if ndims else self
 
     @property
     def probs(self) -> Tensor:
@@ -124,53 +120,21 @@ class SpikeSlab(TorchDistribution):
         noise = torch.log(uniform.clamp(min=torch.finfo(uniform.dtype).tiny)) - torch.log1p(-uniform)
         return torch.sigmoid((self.logits + noise) / temperature) * self.slab.rsample()
 
-    def rsample_pair(self) -> tuple[Tensor, Tensor]:
-        r"""Two draws of antithetic gates and one slab, and the score of the first against the second.
-
-        The batch's first dimension, of size two, is that of the pair. With f the objective,
-        :math:`\tfrac12 (f_1 - f_2)` times the score, whose shape is the rest of the batch, has the gradient of
-        :math:`E f` in the logits (Dong, Mnih and Tucker, 2020, eq. 8).
-        """
-        logits = self.logits[0]
-        uniform = torch.rand_like(logits)
-        probs = torch.sigmoid(logits.detach())
-        first, second = (1 - uniform < probs).to(logits), (uniform < probs).to(logits)
-        slab = self.slab.rsample()[:1].expand_as(self.logits)
-        weight = (first - second) * torch.sigmoid(logits.detach().abs())
-        return self._gated(torch.stack([first, second]), slab), weight * logits
+    def rsample_pair(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Two draws of antithetic gates and one slab, and the score of the first against the second (DisARM, eq. 8)."""
+        uniform, probs = torch.rand_like(self.logits), self.probs.detach()
+        first, second = (1 - uniform < probs).to(probs), (uniform < probs).to(probs)
+        slab = self.slab.rsample()
+        weight = (first - second) * torch.sigmoid(self.logits.detach().abs())
+        return self._gated(first, slab), self._gated(second, slab), weight * self.logits
 
     @staticmethod
     def _gated(gate: Tensor, slab: Tensor) -> Tensor:
         return torch.where(gate == 0, torch.zeros_like(slab), slab)
 
 
-class _ScoredIndependent(dist.Independent):
-    """An ``Independent`` that sums the score parts of its base as it sums its log_prob."""
-
-    base_dist: SpikeSlab
-
-    def score_parts(self, x: Tensor, *args: Any, **kwargs: Any) -> ScoreParts:
-        parts = self.base_dist.score_parts(x)
-        return ScoreParts(*(sum_rightmost(part, self.reinterpreted_batch_ndims) for part in parts))
-
-    def to_event(self, reinterpreted_batch_ndims: int | None = None) -> Any:
-        ndims = len(self.batch_shape) if reinterpreted_batch_ndims is None else reinterpreted_batch_ndims
-        return _ScoredIndependent(self.base_dist, self.reinterpreted_batch_ndims + ndims)
-
-    def rsample_straight_through(self) -> Tensor:
-        return self.base_dist.rsample_straight_through()
-
-    def rsample_relaxed(self) -> Tensor:
-        return self.base_dist.rsample_relaxed()
-
-    def rsample_pair(self) -> tuple[Tensor, Tensor]:
-        z, score = self.base_dist.rsample_pair()
-        return z, sum_rightmost(score, self.reinterpreted_batch_ndims)
-
-
 @register_kl(SpikeSlab, SpikeSlab)
 def _kl_spike_slab(q: SpikeSlab, p: SpikeSlab) -> Tensor:
     """KL of the gates, plus the activity times the KL of the slabs; exact where that of the slabs is."""
-    on = logsigmoid(q.logits) - logsigmoid(p.logits) + kl_divergence(q.slab, p.slab)
     off = logsigmoid(-q.logits) - logsigmoid(-p.logits)
-    return q.probs * on + torch.sigmoid(-q.logits) * off
+    return q.probs * (q.logits - p.logits + kl_divergence(q.slab, p.slab)) + off
