@@ -39,12 +39,30 @@ __all__ = [
     "ModelSites",
     "check_sites",
     "check_support",
+    "check_tensors",
     "has_own_score_parts",
     "register",
     "same_support",
 ]
 
 _UNSAFE_DRAWS = (dist.Logistic, dist.SkewLogistic, dist.SoftLaplace)
+
+
+def check_tensors(module: nn.Module, x: torch.Tensor | None = None) -> None:
+    """Refuse a module whose tensors have several devices or floating dtypes, and an x that is elsewhere than they."""
+    kinds: dict[Any, str] = {}
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_floating_point():
+            kinds.setdefault((tensor.dtype, tensor.device), name)
+    if len(kinds) > 1:
+        found = ", ".join(f"{name} is {dtype} on {device}" for (dtype, device), name in kinds.items())
+        raise ValueError(f"{type(module).__name__} has mixed dtypes or devices: {found}; move all of it with .to(...)")
+    for dtype, device in kinds:
+        if x is not None and (x.device != device or (x.is_floating_point() and x.dtype != dtype)):
+            raise ValueError(
+                f"x is {x.dtype} on {x.device}, the {type(module).__name__} {dtype} on {device}: "
+                f"x.to(next(vae.parameters()))"
+            )
 
 
 def register(module: nn.Module) -> None:
@@ -179,6 +197,11 @@ def check_sites(model: dict[str, Any], guide: dict[str, Any]) -> None:
         plates = [{f.name: f.size for f in site["cond_indep_stack"]} for site in (p[name], q[name])]
         if any(plates[1].get(plate, size) != size for plate, size in plates[0].items()):
             raise ValueError(f"site {name!r} stands in plates {plates[0]} in the model, {plates[1]} in the guide (S14)")
+        p_shape, q_shape = p[name]["fn"].event_shape, q[name]["fn"].event_shape
+        if p_shape != q_shape:
+            raise ValueError(
+                f"site {name!r} has event_shape {tuple(p_shape)} in the model but {tuple(q_shape)} in the guide"
+            )
         p_support, q_support = p[name]["fn"].support, q[name]["fn"].support
         if not same_support(p_support, q_support):
             raise ValueError(

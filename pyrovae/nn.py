@@ -171,6 +171,8 @@ def _image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _batch_shape(x: Tensor, event_shape: tuple[int, ...]) -> torch.Size:
+    if not x.is_floating_point():
+        raise ValueError(f"the network takes floating-point inputs, got {x.dtype}: x.float()")
     split = x.dim() - len(event_shape)
     if split < 0 or tuple(x.shape[split:]) != event_shape:
         raise ValueError(f"the network takes inputs of shape {event_shape}, got {tuple(x.shape)}")

@@ -58,6 +58,7 @@ class VAE(nn.Module):
 
     def model(self, x: Tensor | None = None, num_samples: int = 1) -> Tensor:
         """p(x, z): with x, one row of the plate per datum; without, ``num_samples`` draws."""
+        guards.check_tensors(self, x)
         guards.register(self)
         with pyro.plate("data", num_samples if x is None else len(x), dim=-1), guards.ModelSites():
             z = self.prior()
@@ -65,12 +66,14 @@ class VAE(nn.Module):
 
     def guide(self, x: Tensor) -> Tensor:
         """q(z|x), one row of the plate per datum."""
+        guards.check_tensors(self, x)
         guards.register(self)
         with pyro.plate("data", len(x), dim=-1), guards.GuideSites():
             return self.posterior(x)
 
     def encode(self, x: Tensor) -> Tensor:
         """The code of x, ``(N, D)``: the guide's mean unless it says otherwise, and the same at every call."""
+        guards.check_tensors(self, x)
         with evaluating(self):
             return self.posterior.encode(x)  # type: ignore[operator]  # torch types attributes as tensors
 

@@ -41,8 +41,8 @@ def vae(prior=None, guide=None):
     )
 
 
-def step(model, guide, loss, lr=1e-2):
-    return SVI(model, guide, pyro.optim.Adam({"lr": lr}), loss).step(X)
+def step(model, guide, loss, lr=1e-2, x=X):
+    return SVI(model, guide, pyro.optim.Adam({"lr": lr}), loss).step(x)
 
 
 @pytest.mark.parametrize("loss", [Trace_ELBO(), TraceMeanField_ELBO(), RenyiELBO(), TraceGraph_ELBO()])
@@ -371,3 +371,31 @@ def test_other_handlers_still_work():
     wake, sleep = step(model.model, model.guide, ReweightedWakeSleep(num_particles=2, vectorize_particles=False))
     assert math.isfinite(wake)
     assert math.isfinite(sleep)
+
+
+def test_mixed_dtypes_are_named():
+    data = torch.bernoulli(torch.full((5, 64), 0.5))
+    vae = pv.build_vae((64,), 4, prior="spike-slab", hidden=(8,))
+    vae.prior.double()
+    for call in (lambda: step(vae.model, vae.guide, pv.ELBO(), x=data), lambda: vae.encode(data)):
+        with pytest.raises(
+            ValueError, match=r"mixed dtypes.*prior\S+ is torch.float64.*likelihood\S+ is torch.float32"
+        ):
+            call()
+    vae.float()
+    for call in (lambda: vae.encode(data.double()), lambda: pv.metrics.elbo(vae, data.double())):
+        with pytest.raises(ValueError, match="x is torch.float64 on cpu, the VAE torch.float32 on cpu"):
+            call()
+    with pytest.raises(ValueError, match="the network takes floating-point inputs, got torch.int64"):
+        vae.encode(data.long())
+    vae.to("meta")
+    with pytest.raises(ValueError, match="x is torch.float32 on cpu, the VAE torch.float32 on meta"):
+        vae.encode(data)
+
+
+def test_a_code_of_another_width_than_the_priors_is_named():
+    parts = [pv.likelihoods.Bernoulli(pv.nn.MLP(4, [8], 64)), pv.guides.Normal(pv.nn.MLP(64, [8]), 4)]
+    vae = pv.VAE(pv.priors.Normal(5), *parts)
+    data = torch.bernoulli(torch.full((6, 64), 0.5))
+    with pytest.raises(ValueError, match=r"'z' has event_shape \(5,\) in the model but \(4,\) in the guide"):
+        step(vae.model, vae.guide, pv.ELBO(), x=data)
