@@ -379,17 +379,17 @@ def test_mixed_dtypes_are_named():
     vae.prior.double()
     for call in (lambda: step(vae.model, vae.guide, pv.ELBO(), x=data), lambda: vae.encode(data)):
         with pytest.raises(
-            ValueError, match=r"mixed dtypes.*prior\S+ is torch.float64.*likelihood\S+ is torch.float32"
+            ValueError, match=r"mixed dtypes.*prior\S+ is torch\.float64.*likelihood\S+ is torch\.float32"
         ):
             call()
     vae.float()
     for call in (lambda: vae.encode(data.double()), lambda: pv.metrics.elbo(vae, data.double())):
-        with pytest.raises(ValueError, match="x is torch.float64 on cpu, the VAE torch.float32 on cpu"):
+        with pytest.raises(ValueError, match=r"x is torch\.float64 on cpu, the VAE torch\.float32 on cpu"):
             call()
-    with pytest.raises(ValueError, match="the network takes floating-point inputs, got torch.int64"):
+    with pytest.raises(ValueError, match=r"the network takes floating-point inputs, got torch\.int64"):
         vae.encode(data.long())
     vae.to("meta")
-    with pytest.raises(ValueError, match="x is torch.float32 on cpu, the VAE torch.float32 on meta"):
+    with pytest.raises(ValueError, match=r"x is torch\.float32 on cpu, the VAE torch\.float32 on meta"):
         vae.encode(data)
 
 
