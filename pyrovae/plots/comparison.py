@@ -39,7 +39,7 @@ def comparison(portraits: Sequence[Portrait], image_shape: ImageShape = None) ->
 
     The rate is :math:`KL(q(z|x) \,\|\, p(z))`, the distortion :math:`-E_q[\log p(x|z)]`; their sum is the negative
     ELBO, which is higher the farther down and left a model lies. The histogram is over all coordinates, exact zeros
-    apart.
+    apart in black.
 
     Args:
         portraits: One for each model.
@@ -141,7 +141,6 @@ def _codes(axes: Axes, portrait: Portrait, color: str) -> None:
     z = portrait.codes.detach().double().cpu().flatten()
     zeros = z == 0
     rest = z[~zeros]
-    title = portrait.name
     if len(rest):
         low, high = float(rest.min()), float(rest.max())
         low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
@@ -150,15 +149,16 @@ def _codes(axes: Axes, portrait: Portrait, color: str) -> None:
     else:
         width = 0.05
         axes.set_xlim(-1.0, 1.0)
+    axes.set_yscale("log")
+    axes.set_ylim(0.7, 20 * len(z))  # room for words above the bars
     if bool(zeros.any()):
         axes.bar(0.0, int(zeros.sum()), width, color="black")
-        title += f", {float(zeros.double().mean()):.1%} exact zeros (black)"
-    axes.set_yscale("log")
+        share = f"{float(zeros.double().mean()):.1%} exact zeros"
+        axes.text(0.99, 0.99, share, ha="right", va="top", fontsize=8, transform=axes.transAxes)
     axes.minorticks_off()
     axes.locator_params(axis="x", nbins=5)
     axes.set_ylabel("count", fontsize=8)
-    axes.set_ylim(bottom=0.7)
-    axes.set_title(title, fontsize=9, color=color, loc="left", pad=3)
+    axes.set_title(portrait.name, fontsize=9, color=color, loc="left", pad=3)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
 
