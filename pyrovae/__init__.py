@@ -13,7 +13,7 @@ The pipeline, in the order of the rooms::
     train        the loop around Pyro's SVI         pv.fit(vae, x, epochs=50)
     metrics      bounds and errors, per datum       pv.metrics.log_likelihood(vae, x)
     plots        pictures                           pv.plots.reconstructions(vae, x)
-    cli          pyrovae fit | evaluate | encode | sample
+    cli          pyrovae fit | evaluate | encode | sample | compare
 """
 
 from pyrovae import build, data, distributions, guides, likelihoods, metrics, nn, objectives, plots, priors, train

@@ -1,6 +1,7 @@
 """A run: the folder that ``pyrovae fit`` leaves, written whole or not at all.
 
-It holds ``config.json``, ``model.safetensors``, ``history.csv``, ``metrics.json`` and ``figures/``.
+It holds ``config.json``, ``model.safetensors``, ``history.csv``, ``metrics.json`` and ``figures/``. A comparison, which
+``pyrovae compare`` leaves, is a folder of runs with a ``config.json`` of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ __all__ = [
     "load_run",
     "new_file",
     "new_run",
+    "read_comparison",
     "save_array",
     "source",
     "write_figures",
@@ -41,16 +43,19 @@ __all__ = [
 
 
 @contextmanager
-def new_run(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder beside ``out`` that becomes ``out`` when all went well, and is gone when not."""
+def new_run(out: Path, overwrite: bool, what: str = "run", read: Callable[[Path], Any] = read_config) -> Iterator[Path]:
+    """A folder beside ``out`` that becomes ``out`` when all went well, and is gone when not.
+
+    Only what is already a run, or whatever else ``what`` and ``read`` say, is overwritten.
+    """
     if out.exists() and not overwrite:
         raise FileExistsError(f"--out {str(out)!r} exists: choose another folder, or --overwrite")
     if out.exists():
         try:
-            read_config(out)
+            read(out)
         except (OSError, ValueError) as error:
             raise FileExistsError(
-                f"--out {str(out)!r} is not a run, so --overwrite leaves it alone: {error}"
+                f"--out {str(out)!r} is not a {what}, so --overwrite leaves it alone: {error}"
             ) from error
     target = out.resolve()
     made = [folder for folder in target.parents if not folder.exists()]
@@ -86,6 +91,17 @@ def load_run(run: Path, device_name: str) -> tuple[VAE, dict[str, Any]]:
         return load(run).to(device(device_name)), config
 
 
+def read_comparison(folder: Path) -> dict[str, Any]:
+    """``config.json`` of a comparison; FileNotFoundError or ValueError when it is not one."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no comparison in {str(folder)!r}: it has no config.json")
+    config = json.loads(path.read_text())
+    if not isinstance(config, dict) or "compare" not in config:
+        raise ValueError(f"{str(path)!r} is not the config of a comparison")
+    return config
+
+
 def source(run: Path, config: dict[str, Any]) -> dict[str, Any]:
     """What :func:`pyrovae.data.rows` takes to give the data that a run was trained on."""
     data = config.get("data")
@@ -110,11 +126,11 @@ def write_figures(folder: Path, vae: VAE, dataset: Data, history: History) -> No
     plots.code_histograms(vae, x).savefig(folder / "codes.png")
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """JSON knows neither NaN nor infinity: they become null."""
-    values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+def write_json(path: Path, values: dict[str, Any] | list[dict[str, Any]]) -> None:
+    """A dictionary or a list of them. JSON knows neither NaN nor infinity: they become null."""
+    finite = [_finite(row) for row in values] if isinstance(values, list) else _finite(values)
     with _whole_file(path) as partial:
-        partial.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+        partial.write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n")
 
 
 def new_file(path: Path, overwrite: bool) -> Path:
@@ -147,6 +163,10 @@ def device(name: str) -> torch.device:
         return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 @contextmanager

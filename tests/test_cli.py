@@ -143,6 +143,8 @@ def test_fit_writes_a_run_and_prints_its_numbers(desk, capsys):
         "KL of guide from prior": (f"{numbers['kl']:.2f}", "nats per datum"),
         "log-likelihood, 20 draws": (f"{numbers['log_likelihood']:.2f}", "nats per datum, at least"),
         "active units": (str(numbers["active_units"]), "of 3"),
+        "exact zeros in the codes": (f"{numbers['exact_zeros']:.1%}", "of their coordinates"),
+        "Hoyer sparsity of the codes": (f"{numbers['hoyer']:.2f}", "from 0, even, to 1, one-hot"),
         "mean squared error": (f"{numbers['mean_squared_error']:.4f}", "per data dimension"),
     }
     for name, (number, unit) in table.items():
@@ -216,7 +218,7 @@ def test_sample_draws_from_the_model(desk):
         ("channels.npy", {"event_shape": [128]}),  # two channels and very wide rows are no pictures
         ("signal.npy", {"event_shape": [300]}),
         ("three.csv", {"event_shape": [5]}),  # one test datum has no standard error
-        *((f"real.csv --optim {name} --patience 1", {}) for name in cli.OPTIMIZERS if name != "adam"),
+        *((f"real.csv --optim {name} --patience 1", {}) for name in cli.fitting.OPTIMIZERS if name != "adam"),
     ],
 )  # fmt: skip
 def test_fit_takes_every_name(arguments, expected, desk, capsys):

@@ -15,6 +15,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from pyrovae.metrics.sparsity import exact_zeros, hoyer
 from pyrovae.objectives import draw_sites, site_kl
 from pyrovae.vae import VAE, evaluating
 
@@ -110,9 +111,12 @@ def evaluate(vae: VAE, x: Tensor, num_samples: int = 5000) -> dict[str, Any]:
     """The numbers of the table that ``pyrovae fit`` ends with; means over the data, in nats per datum.
 
     ``log_likelihood`` is None under a Delta guide, which gives no bound. ``standard_error`` is of the ELBO's mean over
-    the data.
+    the data. ``exact_zeros`` and ``hoyer`` are of the deterministic code ``vae.encode(x)``; ``hoyer`` is None where no
+    code has a value, ``dead_units`` and ``empty_codes`` count what it leaves out (see :func:`~pyrovae.metrics.hoyer`).
     """
     bound = elbo(vae, x)
+    z = vae.encode(x)
+    sparsity = hoyer(z)
     bounded = _point_site(vae, x) is None
     return {
         "elbo": bound.elbo.mean().item() if bounded else None,
@@ -123,7 +127,11 @@ def evaluate(vae: VAE, x: Tensor, num_samples: int = 5000) -> dict[str, Any]:
         "log_likelihood": log_likelihood(vae, x, num_samples).mean().item() if bounded else None,
         "num_samples": num_samples,
         "active_units": int(active_units(vae, x).sum()),
-        "latent_dim": vae.encode(x[:1]).shape[-1],
+        "latent_dim": z.shape[-1],
+        "exact_zeros": exact_zeros(z).item(),
+        "hoyer": sparsity.mean,
+        "dead_units": sparsity.dead,
+        "empty_codes": sparsity.empty,
         "mean_squared_error": mean_squared_error(vae, x).mean().item(),
         "num_data": len(x),
     }

@@ -1,7 +1,4 @@
-"""Pictures of what is learned; each function returns a matplotlib ``Figure`` and touches no global state.
-
-matplotlib is imported when a picture is drawn, and never its ``pyplot``.
-"""
+"""Pictures of one model."""
 
 from __future__ import annotations
 
@@ -18,14 +15,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["code_histograms", "image_grid", "loss_curves", "prior_samples", "reconstructions"]
+__all__ = [
+    "ImageShape",
+    "code_histograms",
+    "image_grid",
+    "is_picture",
+    "loss_curves",
+    "new_figure",
+    "prior_samples",
+    "reconstructions",
+]
 
 ImageShape = tuple[int, int, int] | None
 
 
 def loss_curves(history: History) -> Figure:
     """The loss of each epoch, training and validation, in nats per datum."""
-    figure = _figure(6.0, 3.6)
+    figure = new_figure(6.0, 3.6)
     axes = figure.subplots()
     axes.plot(history["epoch"], history["train_loss"], color="0.6", label="training")
     val = torch.tensor(history["val_loss"])
@@ -68,7 +74,7 @@ def code_histograms(vae: VAE, x: Tensor, bins: int = 41, max_dims: int = 32) -> 
     order = z.var(0, correction=0).argsort(descending=True)[:max_dims]
     columns = min(8, len(order))
     count = math.ceil(len(order) / columns)
-    figure = _figure(1.35 * columns + 0.6, 1.15 * count + 0.7)
+    figure = new_figure(1.35 * columns + 0.6, 1.15 * count + 0.7)
     grid = figure.subplots(count, columns, squeeze=False, sharex=True)
     edge = float(torch.cat([z.abs().flatten(), prior.abs().flatten().quantile(0.99)[None]]).max()) if z.numel() else 1.0
     edges = torch.linspace(-edge, edge, bins + 1).double()
@@ -103,16 +109,16 @@ def _rows_of_images(x: Tensor, image_shape: ImageShape, labels: list[str] | None
     """x is ``(rows, columns, values)``; all cells share one grey scale, from the least value to the largest."""
     x = x.detach().float().cpu()
     rows, columns = x.shape[:2]
-    channels, height, width = image_shape or (0, 1, 1)
-    if channels not in (1, 3) or max(height, width) > 8 * min(height, width):  # a signal rather than a picture
+    if image_shape is None or not is_picture(image_shape):
         return _strips(x, labels)
+    channels, height, width = image_shape
     finite = x[torch.isfinite(x)]
     low, high = (min(0.0, float(finite.min())), max(1.0, float(finite.max()))) if channels == 1 else (0.0, 1.0)
     tiles = torch.full((rows, columns, channels, height + 1, width + 1), math.nan)
     tiles[..., 1:, 1:] = x.reshape(rows, columns, channels, height, width)
     mosaic = tiles.permute(2, 0, 3, 1, 4).reshape(channels, rows * (height + 1), columns * (width + 1))
     size = 0.55
-    figure = _figure(size * columns + (0.9 if labels else 0.1), size * rows * height / width + 0.1)
+    figure = new_figure(size * columns + (0.9 if labels else 0.1), size * rows * height / width + 0.1)
     axes = figure.subplots()
     if channels == 1:
         axes.imshow(mosaic[0].numpy(), cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
@@ -125,7 +131,7 @@ def _rows_of_images(x: Tensor, image_shape: ImageShape, labels: list[str] | None
 def _strips(x: Tensor, labels: list[str] | None) -> Figure:
     """Data that are no images: one line of values per datum, each row of x in a panel of its own."""
     rows = x.shape[0]
-    figure = _figure(7.0, 1.9 * rows + 0.4)
+    figure = new_figure(7.0, 1.9 * rows + 0.4)
     low, high = float(x[torch.isfinite(x)].min()), float(x[torch.isfinite(x)].max())
     panels = figure.subplots(rows, 1, squeeze=False, sharex=True)[:, 0]
     for row, axes in enumerate(panels):
@@ -144,7 +150,14 @@ def _only_row_labels(axes: Axes, labels: list[str] | None, places: list[float]) 
     axes.tick_params(length=0)
 
 
-def _figure(width: float, height: float) -> Figure:
+def is_picture(image_shape: ImageShape) -> bool:
+    """Whether it is grey or red, green and blue, and no signal in the shape of an image."""
+    channels, height, width = image_shape or (0, 1, 1)
+    return channels in (1, 3) and max(height, width) <= 8 * min(height, width)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of so many inches that arranges itself and that no window knows."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")

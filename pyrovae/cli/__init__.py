@@ -1,0 +1,59 @@
+"""The command line: ``pyrovae fit DATA`` trains and leaves a run; ``evaluate``, ``encode`` and ``sample`` take a run.
+
+``pyrovae compare DATA`` trains one model for each prior and leaves a folder of runs. A run is a folder of
+``config.json``, ``model.safetensors``, ``history.csv``, ``metrics.json`` and ``figures/``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+import pyrovae as pv
+from pyrovae.cli.comparing import compare
+from pyrovae.cli.errors import explained
+from pyrovae.cli.fitting import fit
+from pyrovae.cli.using import encode, evaluate, sample
+
+__all__ = ["cli", "main"]
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line; an error of the user's is one line on stderr and exit status 2."""
+    try:
+        sys.exit(cli(args, prog_name="pyrovae", standalone_mode=False))
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("pyrovae: stopped; nothing was written", err=True)
+        sys.exit(130)
+    except Exception as error:
+        message = explained(error)
+        if message is None:
+            raise
+    click.echo(f"pyrovae: error: {message}", err=True)
+    sys.exit(2)
+
+
+@click.group(
+    invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(pv.__version__, prog_name="pyrovae")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Variational autoencoders as plain Pyro functions, with sparse and non-Gaussian priors.
+
+    \b
+    pyrovae fit digits --out runs/digits     train on handwritten digits, and see what was learned
+    pyrovae evaluate runs/digits             its table again; --num-samples for a tighter bound
+    pyrovae encode runs/digits               the code of every row
+    pyrovae sample runs/digits               new data from the model
+    pyrovae compare digits --prior normal,spike-slab --out runs/compare
+                                             one model for each prior, in one table and one picture
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+for command in (fit, evaluate, encode, sample, compare):
+    cli.add_command(command)

@@ -1,0 +1,24 @@
+"""What an error says to the user, on one line."""
+
+from __future__ import annotations
+
+import click
+import torch
+
+__all__ = ["explained"]
+
+
+def explained(error: Exception) -> str | None:
+    """The one line of an error of the user's; None for a bug, whose traceback says where it is."""
+    if isinstance(error, click.ClickException):
+        return _one_line(error.format_message())
+    if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)):
+        return _one_line(str(error))
+    out_of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    if out_of_memory or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)):
+        return _one_line(f"not enough memory for this model and these data: {error}")
+    return None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

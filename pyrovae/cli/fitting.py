@@ -1,0 +1,245 @@
+"""``pyrovae fit``, and how one run is prepared and trained, which ``compare`` shares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import pyro
+import torch
+from torch import Tensor
+
+import pyrovae as pv
+from pyrovae import runs
+from pyrovae.build import GUIDES, LIKELIHOODS, NETWORKS, PRIORS, by_name, by_name_or_path
+from pyrovae.cli.reporting import SEED, describe, measure, print_table
+from pyrovae.data import Data
+from pyrovae.likelihoods import Likelihood
+from pyrovae.train import History
+from pyrovae.vae import VAE
+
+__all__ = ["Prepared", "check_support", "fit", "prepare", "train_run"]
+
+OPTIMIZERS = {
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "nadam": "NAdam",
+    "clipped-adam": "ClippedAdam",
+    "sgd": "SGD",
+    "rmsprop": "RMSprop",
+    "adagrad": "Adagrad",
+}
+EPOCHS = {"digits": 200, "mnist": 20, "fashion-mnist": 20}  # where --epochs is not given; 100 for other data
+WARMUP = {"spike-slab": 8.0}  # epochs, where --warmup is not given
+
+
+def _read_defaults(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
+    """``--config``: option values from a JSON file, below those of the command line."""
+    if path is None:
+        return
+    try:
+        values = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"--config {path!r} is not JSON: {error}") from error
+    command = str(ctx.command.name)
+    values = values.get(command, values.get("fit", values)) if isinstance(values, dict) else values
+    known = {parameter.name for parameter in ctx.command.params} - {"data", "config"}
+    if not isinstance(values, dict) or not set(values) <= known:
+        raise ValueError(f"--config {path!r} must hold options of {command} by name: {', '.join(sorted(known))}")
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+def _widths(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(width) for width in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a list of widths such as 400 or 400,200") from error
+
+
+def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """A folder that a run finds again from another working folder."""
+    return value and str(Path(value).expanduser().resolve())
+
+
+@click.command(short_help="Train a VAE on a data set.")
+@click.argument("data")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run, made by this command.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@click.option("--prior", default="normal", show_default=True, help=f"{', '.join(PRIORS)}; or mymodule.MyPrior.")
+@click.option("--guide", help=f"{', '.join(GUIDES)}; or mymodule.MyGuide.  [default: the one of the prior's family]")
+@click.option(
+    "--likelihood",
+    help=f"{', '.join(LIKELIHOODS)}; or mymodule.MyLikelihood.  [default: bernoulli for 0 and 1, continuous-bernoulli "
+    f"for [0, 1], else normal]",
+)
+@click.option("--latent-dim", default=16, show_default=True, type=click.IntRange(1), help="Coordinates of the code.")
+@click.option("--num-components", type=click.IntRange(1), help="Of the priors mixture and vamp.  [default: 10, 50]")
+@click.option("--hidden", default="400", show_default=True, callback=_widths, help="Widths of the encoder: 400,200.")
+@click.option("--network", default="mlp", show_default=True, help=f"{', '.join(NETWORKS)} (linear decoder).")
+@click.option("--epochs", type=click.IntRange(1), help="[default: 200 for digits, 20 for mnist, 100 else]")
+@click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs without a better validation loss.")
+@click.option("--batch-size", default=128, show_default=True, type=click.IntRange(1), help="Data per step.")
+@click.option("--optim", default="adam", show_default=True, help=f"{', '.join(OPTIMIZERS)}.")
+@click.option("--lr", default=1e-3, show_default=True, type=click.FloatRange(0, min_open=True), help="Learning rate.")
+@click.option("--beta", default=1.0, show_default=True, type=click.FloatRange(0), help="Weight of the KL.")
+@click.option(
+    "--warmup",
+    type=click.FloatRange(0),
+    help="Epochs over which beta rises from 0 in a straight line.  [default: 8 for spike-slab, else 0]",
+)
+@click.option(
+    "--binarize",
+    type=click.Choice(["static", "dynamic", "none"]),
+    help="Draw each pixel from its grey value: once, or anew in each batch.  [default: dynamic for the built-in images "
+    "under a Bernoulli likelihood, else none]",
+)
+@click.option("--num-samples", type=click.IntRange(1), help="Importance samples per test row.  [default: 100 to 5000]")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of split, weights, order and draws.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--data-dir",
+    type=click.Path(),
+    callback=_resolved,
+    help="Folder that holds MNIST/raw.  [default: PYROVAE_DATA, user cache]",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False),
+    callback=_read_defaults,
+    is_eager=True,
+    expose_value=False,
+    help="JSON file of these options; a run's config.json repeats it.",
+)
+def fit(data: str, out: Path, overwrite: bool, **options: Any) -> None:
+    """Train a VAE on DATA and leave a run in --out.
+
+    DATA is digits, mnist or fashion-mnist, or a file of your own (.npy, .npz, .csv, .pt, one row per datum), or a
+    folder of images.
+
+    \b
+    pyrovae fit digits --out runs/digits
+    pyrovae fit mnist --prior laplace --latent-dim 50 --out runs/mnist-laplace
+    pyrovae fit measurements.csv --likelihood normal --latent-dim 4 --out runs/mine
+    """
+    with runs.new_run(out, overwrite) as folder:
+        prepared = prepare(data, options)
+        describe(prepared.dataset, prepared.vae, prepared.binarize)
+        click.echo(
+            f"training {prepared.epochs} epochs of batches of {options['batch_size']}, {options['optim']} at learning "
+            f"rate {options['lr']:g}, seed {options['seed']}, on {options['device']}"
+        )
+        numbers, _ = train_run(folder, data, options, prepared)
+        print_table(numbers)
+    click.echo(f"run saved in {out}: config.json, model.safetensors, history.csv, metrics.json, figures/")
+
+
+class Prepared(NamedTuple):
+    """A model before its first step, its data, and what the options left open."""
+
+    vae: VAE
+    dataset: Data
+    likelihood: str
+    binarize: str | None
+    epochs: int
+
+
+def prepare(data: str, options: dict[str, Any]) -> Prepared:
+    """Seed torch, read the data and build the model: whatever is wrong with the options is wrong here."""
+    torch.manual_seed(options["seed"])
+    device = runs.device(options["device"])
+    dataset, likelihood, binarize = _load(data, options)
+    by_name("optimizer", options["optim"], OPTIMIZERS)
+    if options["network"] == "conv":
+        if dataset.image_shape is None:
+            raise ValueError("network: conv needs images, and the rows of the data are not")
+        dataset = dataset.reshape(dataset.image_shape)
+    with runs.importing_from_here():
+        vae = pv.build_vae(
+            dataset.event_shape,
+            options["latent_dim"],
+            prior=options["prior"],
+            likelihood=likelihood,
+            guide=options["guide"],
+            hidden=options["hidden"],
+            network=options["network"],
+            num_classes=_num_classes(dataset, likelihood),
+            num_components=options["num_components"],
+            inputs=dataset.train,
+        ).to(device)
+    check_support(vae, dataset, lambda: pv.data.rows(data, options["data_dir"], binarize, options["seed"]))
+    return Prepared(vae, dataset, likelihood, binarize, options["epochs"] or EPOCHS.get(data, 100))
+
+
+def train_run(folder: Path, data: str, options: dict[str, Any], prepared: Prepared) -> tuple[dict[str, Any], History]:
+    """Train what was prepared, measure it, and write the run into a folder that is there; its numbers and history."""
+    vae, dataset, likelihood, binarize, epochs = prepared
+    history = pv.fit(
+        vae,
+        dataset,
+        epochs=epochs,
+        batch_size=options["batch_size"],
+        optim=getattr(pyro.optim, OPTIMIZERS[options["optim"]])({"lr": options["lr"]}),
+        loss=pv.ELBO(beta=_beta(options)),
+        patience=options["patience"],
+        seed=options["seed"],
+    )
+    numbers = measure(vae, dataset, options["num_samples"], options["seed"])
+    source = {"name": data if data in pv.data.NAMES else str(Path(data).resolve()), "binarize": binarize}
+    pv.save(
+        vae,
+        folder,
+        data={**source, "seed": options["seed"], "data_dir": options["data_dir"]},
+        fit={**options, "hidden": ",".join(map(str, options["hidden"])), "epochs": epochs, "likelihood": likelihood},
+        versions={"pyrovae": pv.__version__, "torch": torch.__version__, "pyro": pyro.__version__},
+    )
+    pv.train.write_history(history, folder / "history.csv")
+    runs.write_json(folder / "metrics.json", numbers)
+    runs.write_figures(folder / "figures", vae, dataset, history)
+    return numbers, history
+
+
+def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
+    """The data, and what likelihood and binarisation stand for where they are not given."""
+    likelihood, binarize = options["likelihood"], options["binarize"]
+    if likelihood is not None:
+        with runs.importing_from_here():
+            by_name_or_path("likelihood", likelihood, LIKELIHOODS)
+    if binarize is None and name in pv.data.NAMES and likelihood in (None, "bernoulli"):
+        binarize = "dynamic"
+    binarize = None if binarize == "none" else binarize
+    dataset = pv.data.load(name, options["data_dir"], binarize, options["seed"])
+    if likelihood is None:
+        splits = (dataset.train, dataset.val, dataset.test)
+        binary = all(bool(((x == 0) | (x == 1)).all()) for x in splits)
+        unit = all(bool(((x >= 0) & (x <= 1)).all()) for x in splits)
+        likelihood = "bernoulli" if binary or binarize else "continuous-bernoulli" if unit else "normal"
+    return dataset, likelihood, binarize
+
+
+def _beta(options: dict[str, Any]) -> Any:
+    """The weight of the KL, as it rises."""
+    epochs = options["warmup"] if options["warmup"] is not None else WARMUP.get(options["prior"], 0.0)
+    rise = pv.warmup(epochs) if epochs else lambda _: 1.0
+    return lambda epoch: options["beta"] * rise(epoch)
+
+
+def _num_classes(dataset: Data, likelihood: str) -> int | None:
+    if likelihood != "categorical":
+        return None
+    return 1 + int(max(part.max() for part in (dataset.train, dataset.val, dataset.test)))
+
+
+def check_support(vae: VAE, dataset: Data, rows: Callable[[], Tensor]) -> None:
+    """Refuse data that the likelihood has no density for before any training; the index is that of the file's rows."""
+    if not isinstance(vae.likelihood, Likelihood):
+        return
+    train = () if dataset.transform else (dataset.train,)  # what the transform draws fits
+    try:
+        for x in (*train, dataset.val, dataset.test):
+            vae.likelihood.check(x)
+    except ValueError:
+        vae.likelihood.check(rows())
+        raise

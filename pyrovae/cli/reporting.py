@@ -1,0 +1,75 @@
+"""What a command prints of a model: its parts and its numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import click
+import torch
+
+import pyrovae as pv
+from pyrovae.data import Data
+from pyrovae.vae import VAE
+
+__all__ = ["SEED", "describe", "describe_data", "measure", "nats", "print_table"]
+
+SEED = click.IntRange(0, 2**63 - 1)
+DRAWS = 1_000_000  # importance samples for a whole test set where --num-samples is not given
+
+
+def describe(dataset: Data, vae: VAE, binarize: str | None) -> None:
+    config = vae.config or {}
+    describe_data(dataset, binarize)
+    parameters = sum(parameter.numel() for parameter in vae.parameters())
+    hidden = "-".join(map(str, config["hidden"]))
+    click.echo(
+        f"VAE: {config['prior']} prior on {config['latent_dim']} coordinates, {config['guide']} guide, "
+        f"{config['likelihood']} likelihood, {config['network']} of hidden {hidden}, {parameters:,} parameters"
+    )
+
+
+def describe_data(dataset: Data, binarize: str | None) -> None:
+    sizes = f"{len(dataset.train)} training, {len(dataset.val)} validation and {len(dataset.test)} test data"
+    click.echo(f"{dataset.name}: {sizes} of shape {dataset.event_shape}, {binarize or 'no'} binarisation")
+
+
+def measure(vae: VAE, dataset: Data, num_samples: int | None, seed: int) -> dict[str, Any]:
+    """The numbers of the test set: those of :func:`pyrovae.metrics.evaluate`."""
+    x = dataset.test.to(next(vae.parameters()))
+    torch.manual_seed(seed)
+    return pv.metrics.evaluate(vae, x, num_samples or min(5000, max(100, DRAWS // len(x))))
+
+
+def print_table(numbers: dict[str, Any]) -> None:
+    error = "" if math.isnan(numbers["standard_error"]) else f" ± {numbers['standard_error']:.2f}"
+    kl = "KL of guide from prior" + ("" if numbers["kl_is_exact"] else ", sampled")
+    draws = numbers["num_samples"]
+    rows: list[tuple[str, str, str]] = [
+        ("ELBO", nats(numbers["elbo"]), f"nats per datum{error}"),
+        ("  reconstruction", nats(numbers["reconstruction"]), "nats per datum"),
+        (f"  {kl}", nats(numbers["kl"]), "nats per datum"),
+        (f"log-likelihood, {draws} draws", nats(numbers["log_likelihood"]), "nats per datum, at least"),
+        ("active units", str(numbers["active_units"]), f"of {numbers['latent_dim']}"),
+        ("exact zeros in the codes", f"{numbers['exact_zeros']:.1%}", "of their coordinates"),
+        ("Hoyer sparsity of the codes", nats(numbers["hoyer"]), _hoyer_unit(numbers)),
+        ("mean squared error", f"{numbers['mean_squared_error']:.4f}", "per data dimension"),
+    ]
+    click.echo(f"\nheld-out test set, {numbers['num_data']} data")
+    for name, number, unit in rows:
+        click.echo(f"  {name:<32} {number:>10}  {unit}")
+    if numbers["elbo"] is None:
+        click.echo("  A Delta guide gives no bound on log p(x); its KL stands for -log p(z).")
+    click.echo()
+
+
+def _hoyer_unit(numbers: dict[str, Any]) -> str:
+    """The scale of the number, and what was left out."""
+    left_out = {"dead units": numbers["dead_units"], "empty codes": numbers["empty_codes"]}
+    without = " and ".join(f"{count} {what}" for what, count in left_out.items() if count)
+    return "from 0, even, to 1, one-hot" + (f"; without {without}" if without else "")
+
+
+def nats(value: float | None) -> str:
+    """Two decimals, or a dash for what is not known."""
+    return "-" if value is None else f"{value:.2f}"
