@@ -25,6 +25,7 @@ from pyro.infer import (
     TraceEnum_ELBO,
     TraceMeanField_ELBO,
     TraceTailAdaptive_ELBO,
+    TraceTMC_ELBO,
 )
 from pyro.infer.elbo import ELBO
 from pyro.nn import PyroModule
@@ -229,7 +230,8 @@ def _check_gradient(site: Any) -> None:
     if fn.has_rsample and not (partial or straight_through):
         return
     objective = _running_objective()
-    if isinstance(objective, _NEED_RSAMPLE) and not fn.has_rsample:
+    lost = isinstance(objective, TraceTMC_ELBO) and not site["infer"].get("enumerate")
+    if not fn.has_rsample and (lost or isinstance(objective, _NEED_RSAMPLE)):
         raise ValueError(
             f"site {name!r}: {type(objective).__name__} gives a {type(base).__name__} guide, which is not "
             f"reparametrised, no gradient or a wrong one (S5): use pyrovae.ELBO, Trace_ELBO or TraceGraph_ELBO"

@@ -23,6 +23,7 @@ from pyro.infer import (
     TraceGraph_ELBO,
     TraceMeanField_ELBO,
     TraceTailAdaptive_ELBO,
+    TraceTMC_ELBO,
 )
 from torch import nn
 from torch.distributions import constraints, kl_divergence
@@ -156,6 +157,7 @@ NEED_A_PATH = [
     TraceMeanField_ELBO(),
     TraceTailAdaptive_ELBO(num_particles=2, vectorize_particles=True),
     EnergyDistance(),
+    TraceTMC_ELBO(max_plate_nesting=1, strict_enumeration_warning=False),
 ]
 DISCRETE = {
     "torch's": (OneHotPrior, lambda: Family(lambda a, b: dist.OneHotCategorical(logits=a))),
@@ -182,6 +184,16 @@ def test_s5_what_pyro_does_without(monkeypatch):
     RenyiELBO(num_particles=2).loss_and_grads(model.model, model.guide, X)
     gradients = [p.grad for p in model.posterior.parameters()]
     assert all(g is None or not g.any() for g in gradients)
+
+
+def test_s5_tensor_monte_carlo_gives_a_site_that_is_not_enumerated_no_gradient(monkeypatch):
+    exact = vae(OneHotPrior(), Enumerated(lambda a, b: dist.OneHotCategorical(logits=a)))
+    assert math.isfinite(step(exact.model, exact.guide, TraceTMC_ELBO(max_plate_nesting=1)))
+    monkeypatch.setattr(guards, "_check_gradient", lambda site: None)
+    prior, guide = DISCRETE["categorical"]
+    model = vae(prior(), guide())
+    NEED_A_PATH[-1].loss_and_grads(model.model, model.guide, X)
+    assert not any(p.grad is not None and p.grad.any() for p in model.posterior.parameters())
 
 
 def test_s5_mean_field_without_validation_has_the_gradient_of_the_kl_alone(monkeypatch):
