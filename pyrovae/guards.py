@@ -23,6 +23,9 @@ from pyro.infer import (
     ReweightedWakeSleep,
     Trace_ELBO,
     TraceEnum_ELBO,
+    TraceMeanField_ELBO,
+    TraceTailAdaptive_ELBO,
+    TraceTMC_ELBO,
 )
 from pyro.infer.elbo import ELBO
 from pyro.nn import PyroModule
@@ -45,6 +48,8 @@ __all__ = [
     "same_support",
 ]
 
+# what takes a draw without a path as if it had one; Pyro itself says so only while it validates
+_NEED_RSAMPLE = (RenyiELBO, TraceMeanField_ELBO, TraceTailAdaptive_ELBO, EnergyDistance)
 _UNSAFE_DRAWS = (dist.Logistic, dist.SkewLogistic, dist.SoftLaplace)
 
 
@@ -124,7 +129,10 @@ def check_support(prior: Any, guide: Any) -> None:
     if p is None or q is None or same_support(p, q):
         return
     root = type(guide).mro()[type(guide).mro().index(nn.Module) - 1]
-    fits = sorted(g.__name__ for g in _descendants(root) if g.support is not None and same_support(g.support, p))
+    # a guide's class says "OneHot()", and one of them how many: "OneHot(3)"
+    fits = sorted(
+        g.__name__ for g in _descendants(root) if g.support is not None and _set(p).startswith(_set(g.support)[:-1])
+    )
     raise ValueError(
         f"guide {type(guide).__name__} has support {_set(q)} but prior {type(prior).__name__} has support {_set(p)}; "
         f"guides that fit: {', '.join(fits) or 'none here, write one with the same support'}"
@@ -245,10 +253,11 @@ def _check_gradient(site: Any) -> None:
     if fn.has_rsample and not (partial or straight_through):
         return
     objective = _running_objective()
-    if isinstance(objective, RenyiELBO) and not fn.has_rsample:
+    lost = isinstance(objective, TraceTMC_ELBO) and not site["infer"].get("enumerate")
+    if not fn.has_rsample and (lost or isinstance(objective, _NEED_RSAMPLE)):
         raise ValueError(
-            f"site {name!r}: RenyiELBO gives a {type(base).__name__} guide, which is not reparametrised, a gradient of "
-            f"zero (S5): use Trace_ELBO or TraceGraph_ELBO"
+            f"site {name!r}: {type(objective).__name__} gives a {type(base).__name__} guide, which is not "
+            f"reparametrised, no gradient or a wrong one (S5): use pyrovae.ELBO, Trace_ELBO or TraceGraph_ELBO"
         )
     if partial and objective is not None and not _takes_score_parts(objective):
         raise ValueError(
@@ -278,7 +287,7 @@ def has_own_score_parts(fn: Any) -> bool:
     while isinstance(fn, wrappers):
         fn = fn.base_dist
     plain = (Distribution.score_parts, dist.torch_distribution.TorchDistributionMixin.score_parts)
-    return not isinstance(fn, dist.Delta) and type(fn).score_parts not in plain
+    return fn.has_rsample and not isinstance(fn, dist.Delta) and type(fn).score_parts not in plain
 
 
 def _running_objective() -> Any:

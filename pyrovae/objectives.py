@@ -50,11 +50,12 @@ class ELBO(Trace_ELBO):
     Args:
         beta: Weight of the KL, at least 0; or a schedule, a function of the epochs done such as :func:`warmup`.
         num_particles: Draws of z for each datum; None is one, or two where draws are each other's baseline.
-        gates: How gates of spike-and-slab sites are trained. ``"disarm"``: by an antithetic second draw, of which only
-            the value of the objective is used; unbiased, of the least variance. ``"leave-one-out"``: independent draws,
-            each the other's baseline, unbiased; what every other site without a path uses. ``"straight-through"``: hard
-            gates with the gradient of their mean, biased. ``"relaxed"``: concrete gates of temperature 0.5, biased, and
-            the loss is that of another model.
+        gates: How sites without a path are trained: gates of spike-and-slab, bits, categories and counts.
+            ``"disarm"``: gates and bits by an antithetic second draw, of which only the value of the objective is used;
+            unbiased, of the least variance. ``"leave-one-out"``: independent draws, each the other's baseline,
+            unbiased; what every site uses that has no such draws as are asked for. ``"straight-through"``: hard gates,
+            bits and categories with the gradient of their mean, biased. ``"relaxed"``: concrete gates, bits and
+            categories of temperature 0.5 and counts of soft arrivals, biased, and the loss is that of another model.
 
     ``loss`` draws hard gates whatever the gradient. Sites stand in a data plate at dim -1.
 
@@ -133,13 +134,6 @@ class ELBO(Trace_ELBO):
     def _kl(model: dict[str, Any], guide: dict[str, Any]) -> tuple[Tensor, bool]:
         """The KL at each draw, and whether that of every site is exact."""
         terms = {name: site_kl(name, model, guide) for name in guide}
-        for name, (_, exact) in terms.items():
-            drawn = guide[name]["infer"].get("drawn")
-            if drawn in NEED_EXACT_KL and not exact:
-                raise ValueError(
-                    f"site {name!r}: {drawn} draws need the exact KL, and none is registered: "
-                    f'use ELBO(gates="leave-one-out")'
-                )
         return sum(kl for kl, _ in terms.values()), all(exact for _, exact in terms.values())  # type: ignore[return-value]  # a guide has sites
 
 
@@ -195,6 +189,8 @@ def site_kl(name: str, model: dict[str, Any], guide: dict[str, Any]) -> tuple[Te
 
     The exact KLs of the sites add up to that of the whole when both functions draw their sites in one order. A site
     that only the guide has (an auxiliary one) adds its log q.
+
+    Raises: ValueError if it is not exact and the site holds a draw that its density must not score.
     """
     q, p = guide[name], model.get(name)
     if p is not None and [n for n in model if n in guide] == [n for n in guide if n in model]:
@@ -202,6 +198,11 @@ def site_kl(name: str, model: dict[str, Any], guide: dict[str, Any]) -> tuple[Te
             return scale_and_mask(kl_divergence(q["fn"], p["fn"]), q["scale"], q["mask"]), True
         except NotImplementedError:
             pass
+    if q["infer"].get("drawn") in NEED_EXACT_KL:
+        raise ValueError(
+            f"site {name!r}: {q['infer']['drawn']} draws need the exact KL, and none is registered: "
+            f'use ELBO(gates="leave-one-out")'
+        )
     return _log_prob(q) - (0.0 if p is None else _log_prob(p)), False
 
 

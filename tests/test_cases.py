@@ -12,6 +12,9 @@ import scipy.stats as st
 import torch
 from cases import (
     DENSITIES,
+    DISCRETE_DENSITIES,
+    DISCRETE_GUIDES,
+    DISCRETE_PRIORS,
     GUIDES,
     HIERARCHIES,
     LIKELIHOODS,
@@ -46,10 +49,10 @@ def rows(table):
 @pytest.mark.parametrize(
     ("room", "table", "abstract"),
     [
-        (distributions, DENSITIES | VECTOR_DENSITIES, ""),
-        (priors, PRIORS | VECTOR_PRIORS, "Prior"),
+        (distributions, DENSITIES | VECTOR_DENSITIES | DISCRETE_DENSITIES, ""),
+        (priors, PRIORS | VECTOR_PRIORS | DISCRETE_PRIORS, "Prior"),
         (likelihoods, LIKELIHOODS, "Likelihood"),
-        (guides, GUIDES | VECTOR_GUIDES, "Guide"),
+        (guides, GUIDES | VECTOR_GUIDES | DISCRETE_GUIDES, "Guide"),
     ],
 )
 def test_every_public_class_has_a_row(room, table, abstract):

@@ -22,9 +22,11 @@ from pyro.infer import (
     TraceEnum_ELBO,
     TraceGraph_ELBO,
     TraceMeanField_ELBO,
+    TraceTailAdaptive_ELBO,
+    TraceTMC_ELBO,
 )
 from torch import nn
-from torch.distributions import constraints
+from torch.distributions import constraints, kl_divergence
 
 import pyrovae as pv
 from pyrovae import guards, guides, likelihoods, priors
@@ -124,7 +126,7 @@ def test_s3_trace_graph_ignores_score_parts():
     step(model.model, model.guide, Trace_ELBO())
 
 
-# S4: an enumerated straight-through category; S5: Rényi with a guide that is not reparametrised
+# S4: an enumerated straight-through category; S5: objectives that need a path, and a guide that has none
 
 
 class OneHotPrior(priors.Prior):
@@ -150,10 +152,29 @@ def test_s4_enumerated_straight_through():
     assert math.isfinite(step(exact.model, exact.guide, TraceEnum_ELBO(max_plate_nesting=1)))
 
 
-def test_s5_renyi_and_a_discrete_guide():
-    model = vae(OneHotPrior(), Family(lambda a, b: dist.OneHotCategorical(logits=a)))
-    with pytest.raises(ValueError, match=r"RenyiELBO.*\(S5\)"):
-        step(model.model, model.guide, RenyiELBO(num_particles=2))
+NEED_A_PATH = [
+    RenyiELBO(num_particles=2),
+    TraceMeanField_ELBO(),
+    TraceTailAdaptive_ELBO(num_particles=2, vectorize_particles=True),
+    EnergyDistance(),
+    TraceTMC_ELBO(max_plate_nesting=1, strict_enumeration_warning=False),
+]
+DISCRETE = {
+    "torch's": (OneHotPrior, lambda: Family(lambda a, b: dist.OneHotCategorical(logits=a))),
+    "bernoulli": (lambda: priors.Bernoulli(2), lambda: guides.Bernoulli(pv.nn.MLP(6, [5]), 2)),
+    "poisson": (lambda: priors.Poisson(2), lambda: guides.Poisson(pv.nn.MLP(6, [5]), 2)),
+    "categorical": (lambda: priors.Categorical(2), lambda: guides.Categorical(pv.nn.MLP(6, [5]), 2)),
+}
+
+
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize("loss", NEED_A_PATH, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("law", DISCRETE)
+def test_s5_objectives_that_need_a_path_and_a_discrete_guide(law, loss, validate):
+    prior, guide = DISCRETE[law]
+    model = vae(prior(), guide())
+    with pyro.validation_enabled(validate), pytest.raises(ValueError, match=rf"{type(loss).__name__}.*\(S5\)"):
+        step(model.model, model.guide, loss)
     assert math.isfinite(step(model.model, model.guide, Trace_ELBO()))
 
 
@@ -163,6 +184,28 @@ def test_s5_what_pyro_does_without(monkeypatch):
     RenyiELBO(num_particles=2).loss_and_grads(model.model, model.guide, X)
     gradients = [p.grad for p in model.posterior.parameters()]
     assert all(g is None or not g.any() for g in gradients)
+
+
+def test_s5_tensor_monte_carlo_gives_a_site_that_is_not_enumerated_no_gradient(monkeypatch):
+    exact = vae(OneHotPrior(), Enumerated(lambda a, b: dist.OneHotCategorical(logits=a)))
+    assert math.isfinite(step(exact.model, exact.guide, TraceTMC_ELBO(max_plate_nesting=1)))
+    monkeypatch.setattr(guards, "_check_gradient", lambda site: None)
+    prior, guide = DISCRETE["categorical"]
+    model = vae(prior(), guide())
+    NEED_A_PATH[-1].loss_and_grads(model.model, model.guide, X)
+    assert not any(p.grad is not None and p.grad.any() for p in model.posterior.parameters())
+
+
+def test_s5_mean_field_without_validation_has_the_gradient_of_the_kl_alone(monkeypatch):
+    monkeypatch.setattr(guards, "_check_gradient", lambda site: None)
+    prior, guide = DISCRETE["bernoulli"]
+    model = vae(prior(), guide())
+    with pyro.validation_enabled(False):
+        TraceMeanField_ELBO().loss_and_grads(model.model, model.guide, X)
+    got = [p.grad.clone() for p in model.posterior.parameters()]
+    kl = kl_divergence(model.posterior.distribution(X), model.prior.distribution().expand((len(X),))).sum()
+    for gradient, expected in zip(got, torch.autograd.grad(kl, model.posterior.parameters()), strict=True):
+        torch.testing.assert_close(gradient, expected)
 
 
 # S6: test_kl.py. S7: infinite draws

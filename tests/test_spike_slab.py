@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import Linear, double
+from gradients import gradient_draws
 from pyro.infer import (
     SVI,
     EnergyDistance,
@@ -92,18 +93,6 @@ def exact_elbo(vae, x, logits):
     return (total - (gates + gamma * slabs).sum()).sum()
 
 
-def gradient_draws(vae, x, loss, repeats, copies, parameter=None):
-    """``repeats`` independent estimates of d loss / d logits of one pass over x, each a mean over ``copies`` of x."""
-    parameter = vae.posterior.logits if parameter is None else parameter
-    tiled = x.repeat(copies, 1)
-    draws = []
-    for _ in range(repeats):
-        vae.posterior.zero_grad()
-        loss.loss_and_grads(vae.model, vae.guide, tiled)
-        draws.append(parameter.grad.clone() / copies)
-    return torch.stack(draws)
-
-
 UNBIASED = {
     "Trace_ELBO": Trace_ELBO(),
     "disarm": pv.ELBO(),
@@ -121,7 +110,7 @@ def test_gate_gradient_is_the_enumerated_one(name, start):
     vae, x = model_and_data(start)
     logits = vae.posterior.logits.detach().clone().requires_grad_()
     (exact,) = torch.autograd.grad(-exact_elbo(vae, x, logits), logits)
-    draws = gradient_draws(vae, x, UNBIASED[name], repeats=100, copies=2000)
+    draws = gradient_draws(vae, x, UNBIASED[name], 100, 2000, vae.posterior.logits)
     error = (draws.mean(0) - exact).abs()
     assert (error <= 4 * draws.std(0) / 100**0.5).all()
     assert exact.abs().max() > 0.5, "far enough from the optimum for a gradient to be seen"
@@ -133,7 +122,10 @@ def test_gate_gradient_is_the_enumerated_one(name, start):
 def test_variance_of_the_estimators_is_in_the_documented_order():
     torch.manual_seed(2)
     vae, x = model_and_data("open")
-    spread = {name: gradient_draws(vae, x, loss, 60, 500).var(0).sum() for name, loss in UNBIASED.items()}
+    spread = {
+        name: gradient_draws(vae, x, loss, 60, 500, vae.posterior.logits).var(0).sum()
+        for name, loss in UNBIASED.items()
+    }
     assert spread["disarm"] < spread["leave-one-out"] < spread["Trace_ELBO"]
 
 
@@ -144,7 +136,7 @@ def test_biased_estimators_are_biased(gates):
     vae, x = model_and_data("open")
     logits = vae.posterior.logits.detach().clone().requires_grad_()
     (exact,) = torch.autograd.grad(-exact_elbo(vae, x, logits), logits)
-    draws = gradient_draws(vae, x, pv.ELBO(gates=gates), 60, 1000)
+    draws = gradient_draws(vae, x, pv.ELBO(gates=gates), 60, 1000, vae.posterior.logits)
     assert ((draws.mean(0) - exact).abs() > 6 * draws.std(0) / 60**0.5).any()
     assert torch.nn.functional.cosine_similarity(draws.mean(0), exact, dim=0) > 0.5
 

@@ -1,11 +1,12 @@
 """Densities and divergences that torch and Pyro lack or have wrong. Importing this room registers the divergences."""
 
 from pyrovae.distributions import kl, kl_positive
+from pyrovae.distributions.discrete import Bernoulli, Categorical, Poisson
 from pyrovae.distributions.gamma import Gamma
 from pyrovae.distributions.generalized_normal import GeneralizedNormal
 from pyrovae.distributions.horseshoe import Horseshoe
 from pyrovae.distributions.log_normal import LogNormal
-from pyrovae.distributions.logistic import Logistic
+from pyrovae.distributions.logistic import Logistic, inside_unit_interval
 from pyrovae.distributions.quadrature import kl_by_quadrature
 from pyrovae.distributions.simplex import Dirichlet, LogisticNormal
 from pyrovae.distributions.sparse_mixture import SparseMixture
@@ -14,6 +15,8 @@ from pyrovae.distributions.spike_slab import SpikeSlab
 from pyrovae.distributions.weibull import Weibull
 
 __all__ = [
+    "Bernoulli",
+    "Categorical",
     "Dirichlet",
     "Gamma",
     "GeneralizedNormal",
@@ -22,11 +25,13 @@ __all__ = [
     "LogNormal",
     "Logistic",
     "LogisticNormal",
+    "Poisson",
     "PowerSpherical",
     "SparseMixture",
     "SpikeSlab",
     "VonMisesFisher",
     "Weibull",
+    "inside_unit_interval",
     "kl",
     "kl_by_quadrature",
     "kl_positive",

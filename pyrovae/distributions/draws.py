@@ -15,12 +15,24 @@ from __future__ import annotations
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from pyro.distributions.score_parts import ScoreParts
+from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.distributions.util import sum_rightmost
+from torch import Tensor
 
-__all__ = ["IndependentDraws"]
+__all__ = ["IndependentDraws", "OtherDraws", "antithetic_bits", "concrete_bits"]
 
 DRAWS = ("rsample_pathwise", "rsample_pair", "rsample_straight_through", "rsample_relaxed")
+
+
+class OtherDraws(TorchDistribution):
+    """A density that has some of these draws, which its ``to_event`` keeps."""
+
+    def to_event(self, reinterpreted_batch_ndims: int | None = None) -> Any:
+        """As of any Pyro distribution; the other draws and the score parts stay, which Pyro's ``Independent`` drops."""
+        ndims = len(self.batch_shape) if reinterpreted_batch_ndims is None else reinterpreted_batch_ndims
+        return IndependentDraws(self, ndims) if ndims else self
 
 
 class IndependentDraws(dist.Independent):
@@ -45,3 +57,24 @@ class IndependentDraws(dist.Independent):
     def _pair(self) -> Any:
         first, second, score = self.base_dist.rsample_pair()
         return first, second, sum_rightmost(score, self.reinterpreted_batch_ndims)
+
+
+def antithetic_bits(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Two draws of bits from one uniform number each, and the score of the first against the second.
+
+    References: Dong, Mnih and Tucker (2020), "DisARM: an antithetic gradient estimator for binary latent variables",
+        eq. 8.
+    """
+    uniform, probs = torch.rand_like(logits), torch.sigmoid(logits.detach())
+    first, second = (1 - uniform < probs).to(probs), (uniform < probs).to(probs)
+    return first, second, (first - second) * torch.sigmoid(logits.detach().abs()) * logits
+
+
+def concrete_bits(logits: Tensor, temperature: float) -> Tensor:
+    """A draw of the binary concrete law, in [0, 1], which tends to bits as the temperature tends to zero.
+
+    References: Maddison, Mnih and Teh (2017), "The concrete distribution", eq. 14; Jang, Gu and Poole (2017).
+    """
+    uniform = torch.rand_like(logits)
+    noise = torch.log(uniform.clamp(min=torch.finfo(uniform.dtype).tiny)) - torch.log1p(-uniform)
+    return torch.sigmoid((logits + noise) / temperature)

@@ -68,6 +68,7 @@ def _kl_student_t_normal(q: StudentT, p: Normal) -> Tensor:
 @register_kl(Laplace, Cauchy)
 @register_kl(Laplace, Logistic)
 @register_kl(Laplace, GeneralizedNormal)
+@register_kl(Logistic, Logistic)
 @register_kl(StudentT, StudentT)
 @register_kl(StudentT, Cauchy)
 @register_kl(GeneralizedNormal, Normal)

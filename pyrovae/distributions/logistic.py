@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pyrovae.distributions.univariate import SCALAR, Shape, Symmetric
 
-__all__ = ["Logistic"]
+__all__ = ["Logistic", "inside_unit_interval"]
 
 
 class Logistic(Symmetric):
@@ -60,3 +60,9 @@ class Logistic(Symmetric):
     @property
     def variance(self) -> Tensor:
         return (math.pi * self.scale) ** 2 / 3
+
+
+def inside_unit_interval(logit: Tensor) -> Tensor:
+    """The logistic function, and where it rounds to 0 or 1 the float next to that, without gradient."""
+    info = torch.finfo(logit.dtype)
+    return torch.sigmoid(logit).clamp(info.tiny, 1 - info.eps / 2)

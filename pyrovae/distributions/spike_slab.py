@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 
 import torch
 from pyro.distributions.score_parts import ScoreParts
-from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Size, Tensor
 from torch.distributions import constraints, kl_divergence, register_kl
 from torch.nn.functional import logsigmoid
 
-from pyrovae.distributions.draws import IndependentDraws
+from pyrovae.distributions.draws import OtherDraws, antithetic_bits, concrete_bits
 from pyrovae.distributions.univariate import SCALAR, Shape
 
 __all__ = ["SpikeSlab", "real_with_atom"]
@@ -30,7 +29,7 @@ class _RealWithAtom(constraints.Constraint):
 real_with_atom = _RealWithAtom()
 
 
-class SpikeSlab(TorchDistribution):
+class SpikeSlab(OtherDraws):
     r"""A spike at zero and a slab.
 
     .. math:: P(z = 0) = 1 - \gamma , \qquad p(z) = \gamma\, s(z) \quad (z \ne 0)
@@ -67,11 +66,6 @@ class SpikeSlab(TorchDistribution):
         super(SpikeSlab, new).__init__(Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new
-
-    def to_event(self, reinterpreted_batch_ndims: int | None = None) -> Any:
-        """As of any Pyro distribution, and the score parts stay (Pyro's own ``Independent`` drops them)."""
-        ndims = len(self.batch_shape) if reinterpreted_batch_ndims is None else reinterpreted_batch_ndims
-        return IndependentDraws(self, ndims) if ndims else self
 
     @property
     def probs(self) -> Tensor:
@@ -116,17 +110,13 @@ class SpikeSlab(TorchDistribution):
 
     def rsample_relaxed(self, temperature: float = 0.5) -> Tensor:
         """A draw with concrete gates: no exact zeros, and no density of this class. Biased."""
-        uniform = torch.rand_like(self.logits)
-        noise = torch.log(uniform.clamp(min=torch.finfo(uniform.dtype).tiny)) - torch.log1p(-uniform)
-        return torch.sigmoid((self.logits + noise) / temperature) * self.slab.rsample()
+        return concrete_bits(self.logits, temperature) * self.slab.rsample()
 
     def rsample_pair(self) -> tuple[Tensor, Tensor, Tensor]:
         """Two draws of antithetic gates and one slab, and the score of the first against the second (DisARM, eq. 8)."""
-        uniform, probs = torch.rand_like(self.logits), self.probs.detach()
-        first, second = (1 - uniform < probs).to(probs), (uniform < probs).to(probs)
+        first, second, score = antithetic_bits(self.logits)
         slab = self.slab.rsample()
-        weight = (first - second) * torch.sigmoid(self.logits.detach().abs())
-        return self._gated(first, slab), self._gated(second, slab), weight * self.logits
+        return self._gated(first, slab), self._gated(second, slab), score
 
     @staticmethod
     def _gated(gate: Tensor, slab: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Guides q(z|x), amortized, a file for each family of supports."""
 
 from pyrovae.guides.base import SCALE_FLOOR, Guide
+from pyrovae.guides.discrete import Bernoulli, Categorical, Poisson, RelaxedBernoulli
 from pyrovae.guides.exact_zeros import SpikeSlab
 from pyrovae.guides.positive import Gamma, LogNormal, Weibull
 from pyrovae.guides.real import (
@@ -18,6 +19,8 @@ from pyrovae.guides.sphere import PowerSpherical, VonMisesFisher
 
 __all__ = [
     "SCALE_FLOOR",
+    "Bernoulli",
+    "Categorical",
     "Delta",
     "Dirichlet",
     "Gamma",
@@ -29,8 +32,10 @@ __all__ = [
     "LowRankMultivariateNormal",
     "MultivariateNormal",
     "Normal",
+    "Poisson",
     "PowerSpherical",
     "RegularizedHorseshoe",
+    "RelaxedBernoulli",
     "SpikeSlab",
     "StudentT",
     "VonMisesFisher",

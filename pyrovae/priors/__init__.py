@@ -4,6 +4,7 @@ A prior is one class with one method, ``distribution()``; ``docs/write_a_prior.m
 """
 
 from pyrovae.priors.base import Prior
+from pyrovae.priors.discrete import Bernoulli, Categorical, Poisson, RelaxedBernoulli
 from pyrovae.priors.exact_zeros import SpikeSlab
 from pyrovae.priors.flows import Flow, ZukoFlow
 from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logistic, Normal, StudentT
@@ -14,6 +15,8 @@ from pyrovae.priors.simplex import Dirichlet, LogisticNormal
 from pyrovae.priors.sphere import HypersphericalUniform
 
 __all__ = [
+    "Bernoulli",
+    "Categorical",
     "Cauchy",
     "Dirichlet",
     "Exponential",
@@ -28,8 +31,10 @@ __all__ = [
     "LogisticNormal",
     "Mixture",
     "Normal",
+    "Poisson",
     "Prior",
     "RegularizedHorseshoe",
+    "RelaxedBernoulli",
     "SparseMixture",
     "SpikeSlab",
     "StudentT",

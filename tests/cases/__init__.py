@@ -2,29 +2,36 @@
 
 A row names a way to make the object and an independent reference for its density: scipy, with the parameters worked
 out anew from the formula of the docstring. A family brings a file with its DENSITIES, PRIORS, GUIDES and KLS; those of
-the families whose z is a vector of dependent coordinates make tables of their own.
+the families whose z is a vector of dependent coordinates, and those of discrete laws, make tables of their own.
 """
 
-from cases import exact_zeros, half_line, learned, likelihoods, real_line, shrinkage, simplex, sphere
+from cases import discrete, exact_zeros, half_line, learned, likelihoods, real_line, shrinkage, simplex, sphere
 from cases.core import Linear, double
 
 FAMILIES = (real_line, exact_zeros, learned, half_line, shrinkage)
 VECTOR_FAMILIES = (sphere, simplex)
+DISCRETE_FAMILIES = (discrete,)
 
 
 def _rows(table, families=FAMILIES):
     return {name: row for family in families for name, row in getattr(family, table, {}).items()}
 
 
-DENSITIES, PRIORS, GUIDES, HIERARCHIES = (_rows(table) for table in ("DENSITIES", "PRIORS", "GUIDES", "HIERARCHIES"))
+DENSITIES, PRIORS, GUIDES = (_rows(table) for table in ("DENSITIES", "PRIORS", "GUIDES"))
 VECTOR_DENSITIES, VECTOR_PRIORS, VECTOR_GUIDES = (
     _rows(table, VECTOR_FAMILIES) for table in ("DENSITIES", "PRIORS", "GUIDES")
 )
-KLS = _rows("KLS", (*FAMILIES, *VECTOR_FAMILIES))
+DISCRETE_DENSITIES, DISCRETE_PRIORS, DISCRETE_GUIDES = (
+    _rows(table, DISCRETE_FAMILIES) for table in ("DENSITIES", "PRIORS", "GUIDES")
+)
+KLS, HIERARCHIES = (_rows(table, (*FAMILIES, *VECTOR_FAMILIES, *DISCRETE_FAMILIES)) for table in ("KLS", "HIERARCHIES"))
 LIKELIHOODS = likelihoods.LIKELIHOODS
 
 __all__ = [
     "DENSITIES",
+    "DISCRETE_DENSITIES",
+    "DISCRETE_GUIDES",
+    "DISCRETE_PRIORS",
     "GUIDES",
     "HIERARCHIES",
     "KLS",

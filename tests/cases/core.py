@@ -94,6 +94,8 @@ class HierarchyCase:
     guide: type
     make_guide: Callable[[int], nn.Module]  # of three input features and d coordinates
     guide_log_density: Callable[[np.ndarray, dict[str, np.ndarray]], dict[str, np.ndarray]]
+    read: Callable[[dict[str, np.ndarray]], np.ndarray] = lambda values: values["z"]  # what the decoder reads
+    code: Callable[[np.ndarray, int], np.ndarray] | None = None  # of the head's output and d; None where it is the mean
 
 
 @dataclass(frozen=True)
@@ -151,3 +153,24 @@ class VectorGuideCase:
     make: Callable[[int], nn.Module]  # of three input features and d coordinates
     log_density: Callable[[np.ndarray, np.ndarray, int], float]  # of the head's output, z and d
     code: Callable[[np.ndarray, np.ndarray, int], np.ndarray]  # of the head's output, E[z] and d
+
+
+@dataclass(frozen=True)
+class DiscreteDensityCase:
+    """A law of bits, counts or categories, whose expectations are sums.
+
+    ``make`` takes the tensors of ``raw``, free numbers that it maps to parameters. ``log_prob`` is an independent
+    reference at ``values``, which are the support but for 1e-12 of the mass. ``extreme`` are raw numbers as large as
+    the law must bear in float32, and ``cell`` gives the value of the law that a relaxed draw is nearest to.
+    """
+
+    cls: type
+    make: Callable[..., Any]
+    raw: Any
+    log_prob: Callable[[np.ndarray], np.ndarray]
+    values: np.ndarray
+    extreme: Sequence[Any]
+    cell: Callable[[Any], Any]
+
+    def made(self):
+        return self.make(double(self.raw))

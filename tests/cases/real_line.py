@@ -134,8 +134,9 @@ FAMILIES = {
         for power in (0.5, 1.3, 4.0)
     },
 }
-# no guide of ours draws from a Cauchy or a logistic; the KL of the last pair is infinite
+# no guide of ours draws from a Cauchy, nor from a logistic but beside another; the KL of the last pair is infinite
 NO_PAIR = {*itertools.product(("cauchy", "logistic"), FAMILIES), ("student-t 2.5", "generalized-normal 4.0")}
+NO_PAIR -= {("logistic", "logistic")}
 # log q - log p has no variance, or one that 100,000 draws do not show
 NO_MONTE_CARLO = {("student-t 2.5", "normal"), ("student-t 2.5", "generalized-normal 1.3")} | {
     ("generalized-normal 0.5", p) for p in ("normal", "generalized-normal 4.0")
