@@ -13,7 +13,7 @@ from pyrovae.guides.real import (
     StudentT,
 )
 from pyrovae.guides.shrinkage import RegularizedHorseshoe
-from pyrovae.guides.simplex import Dirichlet, LogisticNormal
+from pyrovae.guides.simplex import Dirichlet, LogisticNormal, StickBreaking
 from pyrovae.guides.sphere import PowerSpherical, VonMisesFisher
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "PowerSpherical",
     "RegularizedHorseshoe",
     "SpikeSlab",
+    "StickBreaking",
     "StudentT",
     "VonMisesFisher",
     "Weibull",

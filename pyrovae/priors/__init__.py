@@ -10,7 +10,7 @@ from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logis
 from pyrovae.priors.learned import Mixture, Vamp
 from pyrovae.priors.nonnegative import Exponential, Gamma, HalfNormal
 from pyrovae.priors.shrinkage import Horseshoe, RegularizedHorseshoe, SparseMixture
-from pyrovae.priors.simplex import Dirichlet, LogisticNormal
+from pyrovae.priors.simplex import Dirichlet, LogisticNormal, StickBreaking
 from pyrovae.priors.sphere import HypersphericalUniform
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "RegularizedHorseshoe",
     "SparseMixture",
     "SpikeSlab",
+    "StickBreaking",
     "StudentT",
     "Vamp",
     "ZukoFlow",

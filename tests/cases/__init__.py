@@ -5,10 +5,10 @@ out anew from the formula of the docstring. A family brings a file with its DENS
 the families whose z is a vector of dependent coordinates make tables of their own.
 """
 
-from cases import exact_zeros, half_line, learned, likelihoods, real_line, shrinkage, simplex, sphere
+from cases import exact_zeros, half_line, learned, likelihoods, real_line, shrinkage, simplex, sphere, unit_interval
 from cases.core import Linear, double
 
-FAMILIES = (real_line, exact_zeros, learned, half_line, shrinkage)
+FAMILIES = (real_line, exact_zeros, learned, half_line, shrinkage, unit_interval)
 VECTOR_FAMILIES = (sphere, simplex)
 
 
