@@ -178,6 +178,7 @@ def fit(data: str, out: Path, overwrite: bool, **options: Any) -> None:
                 num_classes=_num_classes(dataset, likelihood),
                 num_components=options["num_components"],
                 inputs=dataset.train,
+                num_data=len(dataset.train),
             ).to(device)
         _check_support(vae, dataset, lambda: pv.data.rows(data, options["data_dir"], binarize, options["seed"]))
         _describe(dataset, vae, binarize)

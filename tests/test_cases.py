@@ -16,6 +16,7 @@ from cases import (
     HIERARCHIES,
     LIKELIHOODS,
     PRIORS,
+    SHARED,
     VECTOR_DENSITIES,
     VECTOR_GUIDES,
     VECTOR_PRIORS,
@@ -60,7 +61,7 @@ def rows(table):
 )
 def test_every_public_class_has_a_row(room, table, abstract):
     public = {name for name in room.__all__ if isinstance(getattr(room, name), type)} - {abstract}
-    paired = [cls for case in HIERARCHIES.values() for cls in (case.prior, case.guide)]
+    paired = [cls for case in (HIERARCHIES | SHARED).values() for cls in (case.prior, case.guide)]
     classes = [case.cls for case in table.values()] + [
         cls for cls in paired if cls.__module__.startswith(room.__name__)
     ]

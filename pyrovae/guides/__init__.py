@@ -2,6 +2,7 @@
 
 from pyrovae.guides.base import SCALE_FLOOR, Guide
 from pyrovae.guides.exact_zeros import SpikeSlab
+from pyrovae.guides.feature_allocation import BetaSpikeSlab
 from pyrovae.guides.positive import Gamma, LogNormal, Weibull
 from pyrovae.guides.real import (
     Delta,
@@ -18,6 +19,7 @@ from pyrovae.guides.sphere import PowerSpherical, VonMisesFisher
 
 __all__ = [
     "SCALE_FLOOR",
+    "BetaSpikeSlab",
     "Delta",
     "Dirichlet",
     "Gamma",

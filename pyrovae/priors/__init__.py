@@ -5,6 +5,7 @@ A prior is one class with one method, ``distribution()``; ``docs/write_a_prior.m
 
 from pyrovae.priors.base import Prior
 from pyrovae.priors.exact_zeros import SpikeSlab
+from pyrovae.priors.feature_allocation import BetaBernoulli, BetaSpikeSlab
 from pyrovae.priors.flows import Flow, ZukoFlow
 from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logistic, Normal, StudentT
 from pyrovae.priors.learned import Mixture, Vamp
@@ -14,6 +15,8 @@ from pyrovae.priors.simplex import Dirichlet, LogisticNormal, StickBreaking
 from pyrovae.priors.sphere import HypersphericalUniform
 
 __all__ = [
+    "BetaBernoulli",
+    "BetaSpikeSlab",
     "Cauchy",
     "Dirichlet",
     "Exponential",

@@ -5,7 +5,18 @@ out anew from the formula of the docstring. A family brings a file with its DENS
 the families whose z is a vector of dependent coordinates make tables of their own.
 """
 
-from cases import exact_zeros, half_line, learned, likelihoods, real_line, shrinkage, simplex, sphere, unit_interval
+from cases import (
+    exact_zeros,
+    feature_allocation,
+    half_line,
+    learned,
+    likelihoods,
+    real_line,
+    shrinkage,
+    simplex,
+    sphere,
+    unit_interval,
+)
 from cases.core import Linear, double
 
 FAMILIES = (real_line, exact_zeros, learned, half_line, shrinkage, unit_interval)
@@ -22,6 +33,7 @@ VECTOR_DENSITIES, VECTOR_PRIORS, VECTOR_GUIDES = (
 )
 KLS = _rows("KLS", (*FAMILIES, *VECTOR_FAMILIES))
 LIKELIHOODS = likelihoods.LIKELIHOODS
+SHARED = feature_allocation.SHARED
 
 __all__ = [
     "DENSITIES",
@@ -30,6 +42,7 @@ __all__ = [
     "KLS",
     "LIKELIHOODS",
     "PRIORS",
+    "SHARED",
     "VECTOR_DENSITIES",
     "VECTOR_GUIDES",
     "VECTOR_PRIORS",
