@@ -56,6 +56,9 @@ PRIORS: dict[str, Callable[..., nn.Module]] = {
     "hyperspherical-uniform": priors.HypersphericalUniform,
     "dirichlet": priors.Dirichlet,
     "logistic-normal": priors.LogisticNormal,
+    "stick-breaking": priors.StickBreaking,
+    "beta-spike-slab": functools.partial(priors.BetaSpikeSlab, learned=("scale",)),
+    "beta-bernoulli": functools.partial(priors.BetaBernoulli, learned=("scale",)),
     "gamma": priors.Gamma,
     "exponential": priors.Exponential,
     "half-normal": priors.HalfNormal,
@@ -80,6 +83,8 @@ GUIDES: dict[str, type[nn.Module]] = {
     "von-mises-fisher": guides.VonMisesFisher,
     "dirichlet": guides.Dirichlet,
     "logistic-normal": guides.LogisticNormal,
+    "stick-breaking": guides.StickBreaking,
+    "beta-spike-slab": guides.BetaSpikeSlab,
     "weibull": guides.Weibull,
     "log-normal": guides.LogNormal,
     "gamma": guides.Gamma,
@@ -90,6 +95,7 @@ MATCHING: dict[str, str] = {
     "hyperspherical-uniform": "power-spherical",
     "exponential": "gamma",
     "half-normal": "gamma",
+    "beta-bernoulli": "beta-spike-slab",
 }
 LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {
     "bernoulli": likelihoods.Bernoulli,
@@ -115,6 +121,7 @@ def build_vae(
     num_classes: int | None = None,
     num_components: int | None = None,
     inputs: Tensor | None = None,
+    num_data: int | None = None,
 ) -> VAE:
     """A VAE from names: prior, a guide that fits it, likelihood, and the two networks.
 
@@ -133,8 +140,11 @@ def build_vae(
             inputs.
         inputs: Data ``(M, *event_shape)``, from which the pseudo-inputs of ``"vamp"`` start; other priors do not read
             them. They stay in [0, 1] under a likelihood of data in [0, 1].
+        num_data: Rows of the training set, for the priors ``"beta-spike-slab"`` and ``"beta-bernoulli"``, whose
+            activities all data share.
 
-    Raises: ValueError for an unknown name, with the nearest known one, and for ``"vamp"`` without inputs.
+    Raises: ValueError for an unknown name, with the nearest known one, for ``"vamp"`` without inputs, and for a prior
+        with shared sites without ``num_data``.
     """
     event_shape, hidden = tuple(int(n) for n in event_shape), tuple(int(n) for n in hidden)
     if not isinstance(latent_dim, int) or latent_dim < 1:
@@ -164,7 +174,7 @@ def build_vae(
     if prior == "vamp":
         bounds = (0.0, 1.0) if likelihood in UNIT_INTERVAL else None
         prior_module = priors.Vamp(guide_module, num_components, inputs=inputs, bounds=bounds)  # type: ignore[arg-type]  # checked above
-    vae = VAE(prior_module, likelihood_module, guide_module)
+    vae = VAE(prior_module, likelihood_module, guide_module, num_data)
     vae.config = {
         "event_shape": list(event_shape),
         "latent_dim": latent_dim,
@@ -175,6 +185,7 @@ def build_vae(
         "network": network,
         "num_classes": num_classes,
         "num_components": num_components,
+        "num_data": num_data,
     }
     return vae
 

@@ -40,6 +40,7 @@ from torch.distributions import constraints
 __all__ = [
     "GuideSites",
     "ModelSites",
+    "check_shared",
     "check_sites",
     "check_support",
     "check_tensors",
@@ -139,6 +140,22 @@ def check_support(prior: Any, guide: Any) -> None:
     )
 
 
+def check_shared(prior: Any, guide: Any, num_data: int | None) -> None:
+    """Refuse sites that all data share in one part only, or without the number of data that share them."""
+    if num_data is not None and (not isinstance(num_data, int) or num_data < 1):
+        raise ValueError(f"num_data must be a positive whole number, got {num_data!r}")
+    names = {
+        hasattr(part, "shared"): f"{what} {type(part).__name__}" for what, part in (("prior", prior), ("guide", guide))
+    }
+    if len(names) == 2:
+        raise ValueError(f"{names[True]} samples sites that all data share (shared), {names[False]} does not")
+    if True in names and num_data is None:
+        raise ValueError(
+            f"num_data must be given, the number of rows of the training set: {type(prior).__name__} has sites that "
+            f"all of them share, and a batch bears its part of them"
+        )
+
+
 def _descendants(cls: Any) -> set[Any]:
     return {cls}.union(*(_descendants(c) for c in cls.__subclasses__()))
 
@@ -181,10 +198,11 @@ class ModelSites(_Sites):
 
 
 class GuideSites(_Sites):
-    """Around the sites of a guide: each has the gradient that the running objective takes it to have."""
+    """Around the sites of a guide: each has the gradient and weight that the running objective takes it to have."""
 
     def look(self, site: Any) -> None:
         _check_gradient(site)
+        _check_weight(site)
 
 
 def check_sites(model: dict[str, Any], guide: dict[str, Any]) -> None:
@@ -268,6 +286,18 @@ def _check_gradient(site: Any) -> None:
         raise ValueError(
             f"site {name!r}: TraceEnum_ELBO loses the weights of an enumerated {type(base).__name__} (S4): "
             f"use OneHotCategorical"
+        )
+
+
+def _check_weight(site: Any) -> None:
+    if _equal(site["scale"], 1.0):
+        return
+    objective = _running_objective()
+    if isinstance(objective, RenyiELBO | ReweightedWakeSleep):
+        raise ValueError(
+            f"site {site['name']!r} has scale {site['scale']}: {type(objective).__name__} puts it into the importance "
+            f"weights, which then give no bound (S16): use pyrovae.ELBO or Trace_ELBO, or, where all data share the "
+            f"site, one batch of all the data"
         )
 
 

@@ -28,7 +28,7 @@ from torch.distributions import kl_divergence
 
 from pyrovae import distributions, guards
 
-__all__ = ["ELBO", "draw_sites", "site_kl", "warmup"]
+__all__ = ["ELBO", "draw_sites", "is_shared", "site_kl", "warmup"]
 
 _ = distributions.kl  # importing it registers the divergences
 
@@ -57,7 +57,8 @@ class ELBO(Trace_ELBO):
             bits and categories with the gradient of their mean, biased. ``"relaxed"``: concrete gates, bits and
             categories of temperature 0.5 and counts of soft arrivals, biased, and the loss is that of another model.
 
-    ``loss`` draws hard gates whatever the gradient. Sites stand in a data plate at dim -1.
+    ``loss`` draws hard gates whatever the gradient. Sites stand in a data plate at dim -1, or in none where all data
+    share them.
 
     Units: nats, summed over the batch.
     References: Kingma and Welling (2014), eq. 3; Kool, van Hoof and Welling (2019), "Buy 4 REINFORCE samples, get a
@@ -170,13 +171,19 @@ def _sites(trace: Any, num_draws: int) -> dict[str, Any]:
     sites = {name: site for name, site in nodes.items() if site["type"] == "sample"}
     for name, site in sites.items():
         plates = {frame.dim for frame in site["cond_indep_stack"] if frame.name != "particles"}
-        if plates != {-1}:
-            raise ValueError(
-                f"site {name!r} must stand in one data plate, at dim=-1; it has {sorted(map(str, plates))}"
-            )
         fn: Any = site["fn"]
+        if plates != {-1} and (plates or site["is_observed"] or fn.batch_shape[-1:] not in ((), (1,))):
+            raise ValueError(
+                f"site {name!r} must stand in one data plate, at dim=-1, or in none where all data share it; it has "
+                f"{sorted(map(str, plates))} and batch shape {tuple(fn.batch_shape)}"
+            )
         site["fn"] = fn.expand(torch.broadcast_shapes(fn.batch_shape, (num_draws, 1)))
     return sites
+
+
+def is_shared(site: dict[str, Any]) -> bool:
+    """Whether all data share a site: it stands in no plate but that of the draws."""
+    return all(frame.name == "particles" for frame in site["cond_indep_stack"])
 
 
 def _particles(num_draws: int) -> Any:
@@ -188,14 +195,15 @@ def site_kl(name: str, model: dict[str, Any], guide: dict[str, Any]) -> tuple[Te
     """KL of one site of the guide from the model's, given the sites before it; and whether it is exact.
 
     The exact KLs of the sites add up to that of the whole when both functions draw their sites in one order. A site
-    that only the guide has (an auxiliary one) adds its log q.
+    that only the guide has (an auxiliary one) adds its log q. Of a site that all data share each row has an equal part.
 
     Raises: ValueError if it is not exact and the site holds a draw that its density must not score.
     """
     q, p = guide[name], model.get(name)
+    part = 1 / _num_rows(model) if is_shared(q) else 1.0
     if p is not None and [n for n in model if n in guide] == [n for n in guide if n in model]:
         try:
-            return scale_and_mask(kl_divergence(q["fn"], p["fn"]), q["scale"], q["mask"]), True
+            return part * scale_and_mask(kl_divergence(q["fn"], p["fn"]), q["scale"], q["mask"]), True
         except NotImplementedError:
             pass
     if q["infer"].get("drawn") in NEED_EXACT_KL:
@@ -203,7 +211,11 @@ def site_kl(name: str, model: dict[str, Any], guide: dict[str, Any]) -> tuple[Te
             f"site {name!r}: {q['infer']['drawn']} draws need the exact KL, and none is registered: "
             f'use ELBO(gates="leave-one-out")'
         )
-    return _log_prob(q) - (0.0 if p is None else _log_prob(p)), False
+    return part * (_log_prob(q) - (0.0 if p is None else _log_prob(p))), False
+
+
+def _num_rows(model: dict[str, Any]) -> int:
+    return next(f.size for site in model.values() for f in site["cond_indep_stack"] if f.dim == -1)
 
 
 def _log_prob(site: Any) -> Tensor:
@@ -218,7 +230,7 @@ def _score(site: Any) -> Tensor | None:
     """log q of what a site drew without a path, or None when all of it has one."""
     if "drawn" in site["infer"] or (site["fn"].has_rsample and not guards.has_own_score_parts(site["fn"])):
         return None
-    return scale_and_mask(site["fn"].score_parts(site["value"]).score_function, site["scale"], site["mask"])
+    return scale_and_mask(site["fn"].score_parts(site["value"]).score_function, mask=site["mask"])
 
 
 class _Draws(Messenger):

@@ -78,6 +78,7 @@ def fit(
     if patience is not None and (val is None or patience < 1):
         raise ValueError(f"patience must be at least 1, with validation data, got {patience}")
     train, val = _like_parameters(vae, train), _like_parameters(vae, val)
+    _check_num_data(vae, train)
 
     if isinstance(vae, tuple):
         functions = (guards.ModelSites()(vae[0]), guards.GuideSites()(vae[1]))
@@ -207,6 +208,14 @@ def _check(vae: VAE | Pair, x: Tensor) -> None:
         raise ValueError("data has no rows")
     if isinstance(vae, nn.Module) and isinstance(vae.likelihood, Likelihood):
         vae.likelihood.check(x)
+
+
+def _check_num_data(vae: VAE | Pair, train: Any) -> None:
+    """What all data share has the weight that the VAE was told; a stream does not say how many rows it has."""
+    if not isinstance(vae, VAE) or not hasattr(vae.prior, "shared"):
+        return
+    if math.isfinite(num_rows := _length(train)) and num_rows != vae.num_data:
+        raise ValueError(f"num_data of the VAE is {vae.num_data}, and the training data have {num_rows} rows: set it")
 
 
 def _like_parameters(vae: VAE | Pair, x: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from pyrovae import guards
@@ -41,35 +42,54 @@ class VAE(nn.Module):
         prior: p(z): called with no argument, it samples the latent sites and returns what the decoder reads.
         likelihood: p(x|z): called with z, it returns the distribution of x.
         guide: q(z|x): called with x, it samples the sites that the prior samples. Kept as ``vae.posterior``.
+        num_data: :math:`N`, the rows of the training set; needed where prior and guide have sites that all data share.
+
+    A prior and a guide whose ``shared()`` samples such sites :math:`s` are called with what it returned, as their last
+    argument. A batch of B data bears B/N of their :math:`KL(q(s) \,\|\, p(s))`.
 
     Shape: x is ``(N, *event_shape)``, z ``(N, D)``; the plate ``"data"`` is the first dimension.
-    Raises: ValueError if prior and guide have different supports.
+    Raises: ValueError if prior and guide have different supports, if one alone has shared sites, or if both have and
+        ``num_data`` is missing.
     References: Kingma and Welling (2014), "Auto-Encoding Variational Bayes", eq. 3.
     """
 
     config: dict[str, Any] | None = None  # what build_vae was called with, from which load() builds it again
 
-    def __init__(self, prior: nn.Module, likelihood: nn.Module, guide: nn.Module) -> None:
+    def __init__(self, prior: nn.Module, likelihood: nn.Module, guide: nn.Module, num_data: int | None = None) -> None:
         super().__init__()
         guards.check_support(prior, guide)
+        guards.check_shared(prior, guide, num_data)
         self.prior = prior
         self.likelihood = likelihood
         self.posterior = guide
+        self.num_data = num_data
 
     def model(self, x: Tensor | None = None, num_samples: int = 1) -> Tensor:
         """p(x, z): with x, one row of the plate per datum; without, ``num_samples`` draws."""
         guards.check_tensors(self, x)
         guards.register(self)
-        with pyro.plate("data", num_samples if x is None else len(x), dim=-1), guards.ModelSites():
-            z = self.prior()
-            return pyro.sample("x", self.likelihood(z), obs=x)
+        num_rows = num_samples if x is None else len(x)
+        with guards.ModelSites():
+            shared = self._shared(self.prior, num_rows)
+            with pyro.plate("data", num_rows, dim=-1):
+                z = self.prior(*shared)
+                return pyro.sample("x", self.likelihood(z), obs=x)
 
     def guide(self, x: Tensor) -> Tensor:
         """q(z|x), one row of the plate per datum."""
         guards.check_tensors(self, x)
         guards.register(self)
-        with pyro.plate("data", len(x), dim=-1), guards.GuideSites():
-            return self.posterior(x)
+        with guards.GuideSites():
+            shared = self._shared(self.posterior, len(x))
+            with pyro.plate("data", len(x), dim=-1):
+                return self.posterior(x, *shared)
+
+    def _shared(self, part: nn.Module, num_rows: int) -> tuple[Any, ...]:
+        """What a part samples once for all data, of which ``num_rows`` bear their share; nothing for most parts."""
+        if not hasattr(part, "shared"):
+            return ()
+        with poutine.scale(scale=num_rows / self.num_data):  # type: ignore[operator]  # checked above
+            return (part.shared(),)  # type: ignore[operator]  # torch types attributes as tensors
 
     def encode(self, x: Tensor) -> Tensor:
         """The code of x, ``(N, D)``: the guide's mean unless it says otherwise, and the same at every call."""
@@ -87,11 +107,20 @@ class VAE(nn.Module):
         return self.decode(self.encode(x))
 
     def sample_prior(self, num_samples: int = 1) -> Tensor:
-        """Draws of what the decoder reads, ``(num_samples, D)``."""
-        with evaluating(self), pyro.plate("data", num_samples, dim=-1):
-            return self.prior()
+        """Draws of what the decoder reads, ``(num_samples, D)``; of what all data share, as in :meth:`sample`."""
+        with evaluating(self), self._learned():
+            shared = self._shared(self.prior, num_samples)
+            with pyro.plate("data", num_samples, dim=-1):
+                return self.prior(*shared)
 
     def sample(self, num_samples: int = 1) -> Tensor:
-        """Draws from p(x), ``(num_samples, *event_shape)``."""
-        with evaluating(self):
+        """Draws from p(x), ``(num_samples, *event_shape)``.
+
+        What all data share is drawn once for all of them, from the guide, which learned it, and not from its prior.
+        """
+        with evaluating(self), self._learned():
             return self.model(num_samples=num_samples)
+
+    def _learned(self) -> Any:
+        """The shared sites of the model stand at a draw from the guide."""
+        return poutine.condition(data=poutine.trace(self._shared).get_trace(self.posterior, 1))

@@ -19,7 +19,8 @@ def fits(prior, guide):
         return True
     q = build.GUIDES[guide].support
     p = q if prior == "vamp" else build.PRIORS[prior](3).support  # a Vamp is made of its guide
-    return None not in (p, q) and guards.same_support(p, q)
+    shared = prior in ("beta-spike-slab", "beta-bernoulli")
+    return None not in (p, q) and guards.same_support(p, q) and shared == hasattr(build.GUIDES[guide], "shared")
 
 
 PAIRS = [pair for pair in itertools.product(build.PRIORS, [None, *build.GUIDES]) if fits(*pair)]
@@ -33,7 +34,7 @@ def test_every_prior_with_every_guide_trains(prior, guide):
         with pytest.raises(ValueError, match="guide Delta is a point"):
             pv.build_vae((5,), 3, prior=prior, guide=guide, inputs=x)
         return
-    vae = pv.build_vae((5,), 3, prior=prior, guide=guide, hidden=(8,), inputs=x)
+    vae = pv.build_vae((5,), 3, prior=prior, guide=guide, hidden=(8,), inputs=x, num_data=40)
     assert vae.config["guide"] == (guide or (prior if prior in build.GUIDES else build.MATCHING.get(prior, "normal")))
     before = copy.deepcopy(vae.state_dict())
     history = pv.fit(vae, x, epochs=40, batch_size=10, seed=0, progress=False)

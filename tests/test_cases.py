@@ -19,6 +19,7 @@ from cases import (
     HIERARCHIES,
     LIKELIHOODS,
     PRIORS,
+    SHARED,
     VECTOR_DENSITIES,
     VECTOR_GUIDES,
     VECTOR_PRIORS,
@@ -42,6 +43,12 @@ def double_precision():
     torch.set_default_dtype(torch.float32)
 
 
+def parameters(d):
+    """Those that make it; a logit or a probability that another parameter gives is none."""
+    own = {name: d.__dict__.get(name, getattr(type(d), name, None)) for name in d.arg_constraints}
+    return {name: getattr(d, name) for name, value in own.items() if isinstance(value, torch.Tensor | property)}
+
+
 def rows(table):
     return pytest.mark.parametrize("case", table.values(), ids=table)
 
@@ -57,7 +64,7 @@ def rows(table):
 )
 def test_every_public_class_has_a_row(room, table, abstract):
     public = {name for name in room.__all__ if isinstance(getattr(room, name), type)} - {abstract}
-    paired = [cls for case in HIERARCHIES.values() for cls in (case.prior, case.guide)]
+    paired = [cls for case in (HIERARCHIES | SHARED).values() for cls in (case.prior, case.guide)]
     classes = [case.cls for case in table.values()] + [
         cls for cls in paired if cls.__module__.startswith(room.__name__)
     ]
@@ -99,19 +106,18 @@ def test_density_draws_follow_it(case):
 @rows(DENSITIES)
 def test_density_gradients(case):
     d = case.make()
-    parameters = {name: getattr(d, name) for name in d.arg_constraints if name in d.__dict__}
     z = double([p for p in case.points if abs(p) < 50]).requires_grad_()
-    values = [value.clone().requires_grad_() for value in parameters.values()]
+    values = [value.clone().requires_grad_() for value in parameters(d).values()]
 
     def log_prob(z, *values):
-        return case.of(**dict(zip(parameters, values, strict=True))).log_prob(z)
+        return case.of(**dict(zip(parameters(d), values, strict=True))).log_prob(z)
 
     smooth = double([p for p in case.points if 1e-3 < abs(p) < 50 and p not in case.breaks]).requires_grad_()
     assert torch.autograd.gradcheck(log_prob, (smooth, *values))
     log_prob(z, *values).sum().backward()
     assert all(torch.isfinite(v.grad).all() for v in (z, *values))
     if case.reparametrised:  # d E[tanh z] / d parameter, by the draws and by finite differences of the quadrature
-        check_pathwise_gradient(case, type(d), parameters)
+        check_pathwise_gradient(case, type(d), parameters(d))
 
 
 def check_pathwise_gradient(case, family, parameters):
@@ -177,7 +183,7 @@ def test_density_moments(case):
 @rows(DENSITIES)
 def test_density_is_finite_in_float32(case):
     d = case.make()
-    small = case.of(**{name: getattr(d, name).float() for name in d.arg_constraints if name in d.__dict__})
+    small = case.of(**{name: value.float() for name, value in parameters(d).items()})
     z = torch.tensor(case.points, dtype=torch.float32).requires_grad_()
     log_prob = small.log_prob(z)
     log_prob.sum().backward()

@@ -28,16 +28,18 @@ def test_kl_is_monte_carlos(case):
         assert (kl_divergence(q, p) - log_ratio.mean()).abs() <= 4 * log_ratio.std() / 100_000**0.5 + 1e-12
 
 
+PARTS = ("slab", "sticks")
+
+
 def parameters(d):
-    """Those that make it, a slab's last."""
+    """Those that make it, those of a law inside it last."""
     own = [getattr(d, name) for name in d.arg_constraints if isinstance(getattr(d, name), torch.Tensor)]
-    return own + (parameters(d.slab) if hasattr(d, "slab") else [])
+    return own + [value for part in PARTS if hasattr(d, part) for value in parameters(getattr(d, part))]
 
 
 def rebuilt(d, values):
     own = {name: next(values) for name in d.arg_constraints if isinstance(getattr(d, name), torch.Tensor)}
-    if hasattr(d, "slab"):
-        own["slab"] = rebuilt(d.slab, values)
+    own |= {part: rebuilt(getattr(d, part), values) for part in PARTS if hasattr(d, part)}
     return type(d)(**own, validate_args=False) if own else d  # a step leaves the sphere
 
 

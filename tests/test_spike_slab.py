@@ -154,6 +154,24 @@ def test_slab_gradients_are_the_enumerated_ones():
             assert (5 * draw.std(0) / 100**0.5 < 0.1 * expected.abs().max()).all()
 
 
+@pytest.mark.parametrize("gates", ["disarm", "leave-one-out"])
+def test_gate_gradient_under_a_scale_is_scaled_once(gates):
+    """A weight of 1/4 around model and guide: within 4 standard errors of a quarter, an alarm once in 4,000 seeds."""
+    torch.manual_seed(7)
+    vae, x = model_and_data("open")
+    logits = vae.posterior.logits.detach().clone().requires_grad_()
+    (exact,) = torch.autograd.grad(-exact_elbo(vae, x, logits), logits)
+    model, guide = (pyro.poutine.scale(function, 0.25) for function in (vae.model, vae.guide))
+    draws, loss = [], pv.ELBO(gates=gates)
+    for _ in range(100):
+        vae.posterior.zero_grad()
+        loss.loss_and_grads(model, guide, x.repeat(1000, 1))
+        draws.append(vae.posterior.logits.grad / 1000)
+    draws = torch.stack(draws)
+    assert ((draws.mean(0) - exact / 4).abs() <= 4 * draws.std(0) / 10).all()
+    assert (4 * draws.std(0) / 10 < 0.1 * exact.abs().max()).all()
+
+
 def test_log_likelihood_and_posterior_activity_are_the_enumerated_ones():
     vae, x = model_and_data("open", num=6)
     torch.manual_seed(5)

@@ -219,8 +219,9 @@ def test_guide_gradient_reaches_every_parameter(case):
     ("prior", "fits"),
     [
         (priors.HypersphericalUniform, "PowerSpherical, VonMisesFisher"),
-        (priors.Dirichlet, "Dirichlet, LogisticNormal"),
-        (priors.LogisticNormal, "Dirichlet, LogisticNormal"),
+        (priors.Dirichlet, "Dirichlet, LogisticNormal, StickBreaking"),
+        (priors.LogisticNormal, "Dirichlet, LogisticNormal, StickBreaking"),
+        (priors.StickBreaking, "Dirichlet, LogisticNormal, StickBreaking"),
     ],
 )
 def test_a_guide_on_another_set_is_refused(prior, fits):
@@ -253,12 +254,28 @@ def test_kl_of_a_logistic_normal_from_a_dirichlet_is_left_to_sampling_and_said_t
     assert pv.metrics.elbo(pv.build_vae((5,), 3, prior="dirichlet", hidden=(4,)), x).kl_is_exact
 
 
+def test_a_dirichlet_is_a_broken_stick():
+    a = double([0.4, 2.0, 0.7, 1.3])
+    sticks = pv.distributions.Beta(a[:-1], a.flip(0).cumsum(0).flip(0)[1:])
+    z = pv.distributions.Dirichlet(a).sample((100,))
+    broken = pv.distributions.StickBreaking(sticks).log_prob(z)
+    torch.testing.assert_close(broken, pv.distributions.Dirichlet(a).log_prob(z), rtol=1e-10, atol=1e-10)
+
+
+def test_sticks_are_one_law_for_each_break():
+    for sticks in (torch.distributions.Beta(torch.ones(3), 1.0), pv.distributions.Beta(double(1.0), double(2.0))):
+        with pytest.raises(ValueError, match="sticks must be"):
+            pv.distributions.StickBreaking(sticks)
+
+
 @pytest.mark.parametrize(
     "make",
     [
         lambda: priors.HypersphericalUniform(1),
         lambda: priors.Dirichlet(1),
         lambda: priors.LogisticNormal(1),
+        lambda: priors.StickBreaking(1),
+        lambda: guides.StickBreaking(torch.nn.Linear(3, 4), 1),
         lambda: guides.PowerSpherical(torch.nn.Linear(3, 4), 1),
         lambda: guides.VonMisesFisher(torch.nn.Linear(3, 4), 1),
     ],

@@ -168,6 +168,7 @@ def prepare(data: str, options: dict[str, Any]) -> Prepared:
             num_classes=_num_classes(dataset, likelihood),
             num_components=options["num_components"],
             inputs=dataset.train,
+            num_data=len(dataset.train),
         ).to(device)
     check_support(vae, dataset, lambda: pv.data.rows(data, options["data_dir"], binarize, options["seed"]))
     return Prepared(vae, dataset, likelihood, binarize, options["epochs"] or EPOCHS.get(data, 100))

@@ -8,20 +8,23 @@ from pyrovae.distributions.horseshoe import Horseshoe
 from pyrovae.distributions.log_normal import LogNormal
 from pyrovae.distributions.logistic import Logistic, inside_unit_interval
 from pyrovae.distributions.quadrature import kl_by_quadrature
-from pyrovae.distributions.simplex import Dirichlet, LogisticNormal
+from pyrovae.distributions.simplex import Dirichlet, LogisticNormal, StickBreaking
 from pyrovae.distributions.sparse_mixture import SparseMixture
 from pyrovae.distributions.sphere import HypersphericalUniform, PowerSpherical, VonMisesFisher
 from pyrovae.distributions.spike_slab import SpikeSlab
+from pyrovae.distributions.unit_interval import Beta, Kumaraswamy
 from pyrovae.distributions.weibull import Weibull
 
 __all__ = [
     "Bernoulli",
+    "Beta",
     "Categorical",
     "Dirichlet",
     "Gamma",
     "GeneralizedNormal",
     "Horseshoe",
     "HypersphericalUniform",
+    "Kumaraswamy",
     "LogNormal",
     "Logistic",
     "LogisticNormal",
@@ -29,6 +32,7 @@ __all__ = [
     "PowerSpherical",
     "SparseMixture",
     "SpikeSlab",
+    "StickBreaking",
     "VonMisesFisher",
     "Weibull",
     "inside_unit_interval",

@@ -3,6 +3,7 @@
 from pyrovae.guides.base import SCALE_FLOOR, Guide
 from pyrovae.guides.discrete import Bernoulli, Categorical, Poisson, RelaxedBernoulli
 from pyrovae.guides.exact_zeros import SpikeSlab
+from pyrovae.guides.feature_allocation import BetaSpikeSlab
 from pyrovae.guides.positive import Gamma, LogNormal, Weibull
 from pyrovae.guides.real import (
     Delta,
@@ -14,12 +15,13 @@ from pyrovae.guides.real import (
     StudentT,
 )
 from pyrovae.guides.shrinkage import RegularizedHorseshoe
-from pyrovae.guides.simplex import Dirichlet, LogisticNormal
+from pyrovae.guides.simplex import Dirichlet, LogisticNormal, StickBreaking
 from pyrovae.guides.sphere import PowerSpherical, VonMisesFisher
 
 __all__ = [
     "SCALE_FLOOR",
     "Bernoulli",
+    "BetaSpikeSlab",
     "Categorical",
     "Delta",
     "Dirichlet",
@@ -37,6 +39,7 @@ __all__ = [
     "RegularizedHorseshoe",
     "RelaxedBernoulli",
     "SpikeSlab",
+    "StickBreaking",
     "StudentT",
     "VonMisesFisher",
     "Weibull",

@@ -2,6 +2,10 @@ r"""Measurements of a model and a guide, one value per datum, in nats.
 
 Each function takes a VAE or a pair ``(model, guide)`` of Pyro functions whose data plate is the rightmost dimension.
 Nothing here trains: no gradient is taken and a VAE is put in ``eval`` mode.
+
+Where all data share sites s, the guide's q(s) is what was learned of them: p(x) stands for :math:`E_{q(s)}\, p(x|s)`,
+the predictive density of a new datum, and p(x, z) for p(x, z|s), with a new s for each draw of z. The KL of s is not in
+it: it belongs to the training set, which paid it once. The data of one pass have their draws of s in common.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyrovae.metrics.sparsity import exact_zeros, hoyer
-from pyrovae.objectives import draw_sites, site_kl
+from pyrovae.objectives import draw_sites, is_shared, site_kl
 from pyrovae.vae import VAE, evaluating
 
 __all__ = ["Elbo", "active_units", "elbo", "evaluate", "log_likelihood", "mean_squared_error"]
@@ -73,8 +77,9 @@ def log_likelihood(vae: VAE | Pair, x: Tensor, num_samples: int = 5000) -> Tenso
 
     .. math:: \log \frac{1}{K} \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k|x)} , \qquad z_k \sim q(z|x)
 
-    In expectation it is at most log p(x) and grows with K. The weights are averaged for each datum by itself, in chunks
-    of bounded memory.
+    In expectation it is at most log p(x) and grows with K. With sites s that all data share so it is too: the weight of
+    the pair :math:`(s_k, z_k)` is :math:`p(x, z_k|s_k) / q(z_k|x, s_k)`, whose mean is :math:`E_{q(s)}\, p(x|s)`. The
+    weights are averaged for each datum by itself, in chunks of bounded memory.
 
     Args:
         vae: A VAE or a pair ``(model, guide)``.
@@ -164,9 +169,14 @@ def _sites(vae: VAE | Pair, x: Tensor, num_draws: int) -> tuple[dict[str, Any], 
     return sites
 
 
+def _local(sites: dict[str, Any]) -> dict[str, Any]:
+    """The sites of which each datum has its own."""
+    return {name: site for name, site in sites.items() if not is_shared(site)}
+
+
 def _log_weights(vae: VAE | Pair, x: Tensor, num_draws: int) -> Tensor:
     """log p(x, z_k) - log q(z_k|x), ``(num_draws, N)``."""
-    model, guide = _sites(vae, x, num_draws)
+    model, guide = map(_local, _sites(vae, x, num_draws))
     name = next((name for name, site in guide.items() if _is_point(site["fn"])), None)
     if name is not None:
         raise ValueError(
@@ -180,11 +190,11 @@ def _elbo_terms(vae: VAE | Pair, x: Tensor, num_draws: int) -> Elbo:
     # the KL of an only site is the same at each draw, and quadrature is not to be repeated
     alone = _sites(vae, x, 1) if len(guide) == 1 else (model, guide)
     kl, exact = x.new_zeros(len(x)), True
-    for name in guide:
+    for name in _local(guide):
         term, is_exact = site_kl(name, *alone)
         kl = kl + (term if is_exact else site_kl(name, model, guide)[0]).mean(0)
         exact = exact and is_exact
-    log_p, log_q = (sum(site["log_prob"] for site in sites.values()) for sites in (model, guide))
+    log_p, log_q = (sum(site["log_prob"] for site in _local(sites).values()) for sites in (model, guide))
     return Elbo((log_p - log_q).mean(0) + kl, kl, exact)
 
 
@@ -198,4 +208,5 @@ def _point_site(vae: VAE, x: Tensor) -> str | None:
     """The first site of the guide that is a point, if there is one."""
     with evaluating(vae):
         nodes = poutine.trace(vae.guide).get_trace(x[:1]).nodes
-    return next((name for name, site in nodes.items() if site["type"] == "sample" and _is_point(site["fn"])), None)
+    latent = {name: site for name, site in nodes.items() if site["type"] == "sample"}
+    return next((name for name, site in _local(latent).items() if _is_point(site["fn"])), None)

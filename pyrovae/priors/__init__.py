@@ -6,16 +6,19 @@ A prior is one class with one method, ``distribution()``; ``docs/write_a_prior.m
 from pyrovae.priors.base import Prior
 from pyrovae.priors.discrete import Bernoulli, Categorical, Poisson, RelaxedBernoulli
 from pyrovae.priors.exact_zeros import SpikeSlab
+from pyrovae.priors.feature_allocation import BetaBernoulli, BetaSpikeSlab
 from pyrovae.priors.flows import Flow, ZukoFlow
 from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logistic, Normal, StudentT
 from pyrovae.priors.learned import Mixture, Vamp
 from pyrovae.priors.nonnegative import Exponential, Gamma, HalfNormal
 from pyrovae.priors.shrinkage import Horseshoe, RegularizedHorseshoe, SparseMixture
-from pyrovae.priors.simplex import Dirichlet, LogisticNormal
+from pyrovae.priors.simplex import Dirichlet, LogisticNormal, StickBreaking
 from pyrovae.priors.sphere import HypersphericalUniform
 
 __all__ = [
     "Bernoulli",
+    "BetaBernoulli",
+    "BetaSpikeSlab",
     "Categorical",
     "Cauchy",
     "Dirichlet",
@@ -37,6 +40,7 @@ __all__ = [
     "RelaxedBernoulli",
     "SparseMixture",
     "SpikeSlab",
+    "StickBreaking",
     "StudentT",
     "Vamp",
     "ZukoFlow",

@@ -8,12 +8,14 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyrovae.distributions import Beta
 from pyrovae.distributions import Dirichlet as DirichletDensity
 from pyrovae.distributions import LogisticNormal as LogisticNormalDensity
+from pyrovae.distributions import StickBreaking as StickBreakingDensity
 from pyrovae.hyper import Constrained
 from pyrovae.priors.base import Prior, check_learned
 
-__all__ = ["Dirichlet", "LogisticNormal"]
+__all__ = ["Dirichlet", "LogisticNormal", "StickBreaking"]
 
 
 class Dirichlet(Prior):
@@ -101,6 +103,36 @@ class LogisticNormal(Prior):
 
     def distribution(self) -> dist.TorchDistribution:
         return LogisticNormalDensity(self.loc(), self.scale())
+
+
+class StickBreaking(Prior):
+    r"""Stick-breaking prior: proportions of which the first have the most, as a truncated Dirichlet process has them.
+
+    .. math:: z_k = v_k \prod_{j<k} (1 - v_j) , \qquad v_k \sim Beta(1, \alpha) , \quad v_D = 1
+
+    The mean of :math:`z_k` is :math:`\alpha^{k-1} / (1 + \alpha)^k`, and that of the last one what is left.
+
+    Args:
+        dim: Number of proportions :math:`D \ge 2`, the truncation.
+        concentration: :math:`\alpha > 0`: the larger, the more proportions share the stick.
+        learned: ``["concentration"]`` learns it, one number.
+
+    Shape: z has event_shape ``(D,)``; under the data plate ``(N, D)``.
+    Units: log_prob in nats, with respect to Lebesgue measure on the first D - 1 coordinates.
+    Raises: ValueError if ``dim < 2`` or ``concentration <= 0``.
+    References: Nalisnick and Smyth (2017), "Stick-breaking variational autoencoders", whose code has the default.
+    See also: :class:`pyrovae.guides.StickBreaking`, whose KL is exact, as is that of :class:`pyrovae.guides.Dirichlet`.
+    """
+
+    def __init__(self, dim: int, concentration: float = 5.0, learned: Collection[str] = ()) -> None:
+        super().__init__()
+        check_learned(learned, ("concentration",))
+        self.dim = _check_dim(dim)
+        self.concentration = Constrained("concentration", concentration, lower=0.0, learned="concentration" in learned)
+
+    def distribution(self) -> dist.TorchDistribution:
+        concentration = self.concentration().expand(self.dim - 1)
+        return StickBreakingDensity(Beta(torch.ones_like(concentration), concentration))
 
 
 def _check_dim(dim: int) -> int:

@@ -5,10 +5,22 @@ out anew from the formula of the docstring. A family brings a file with its DENS
 the families whose z is a vector of dependent coordinates, and those of discrete laws, make tables of their own.
 """
 
-from cases import discrete, exact_zeros, half_line, learned, likelihoods, real_line, shrinkage, simplex, sphere
+from cases import (
+    discrete,
+    exact_zeros,
+    feature_allocation,
+    half_line,
+    learned,
+    likelihoods,
+    real_line,
+    shrinkage,
+    simplex,
+    sphere,
+    unit_interval,
+)
 from cases.core import Linear, double
 
-FAMILIES = (real_line, exact_zeros, learned, half_line, shrinkage)
+FAMILIES = (real_line, exact_zeros, learned, half_line, shrinkage, unit_interval)
 VECTOR_FAMILIES = (sphere, simplex)
 DISCRETE_FAMILIES = (discrete,)
 
@@ -26,6 +38,7 @@ DISCRETE_DENSITIES, DISCRETE_PRIORS, DISCRETE_GUIDES = (
 )
 KLS, HIERARCHIES = (_rows(table, (*FAMILIES, *VECTOR_FAMILIES, *DISCRETE_FAMILIES)) for table in ("KLS", "HIERARCHIES"))
 LIKELIHOODS = likelihoods.LIKELIHOODS
+SHARED = feature_allocation.SHARED
 
 __all__ = [
     "DENSITIES",
@@ -37,6 +50,7 @@ __all__ = [
     "KLS",
     "LIKELIHOODS",
     "PRIORS",
+    "SHARED",
     "VECTOR_DENSITIES",
     "VECTOR_GUIDES",
     "VECTOR_PRIORS",

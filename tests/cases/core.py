@@ -99,6 +99,24 @@ class HierarchyCase:
 
 
 @dataclass(frozen=True)
+class SharedCase:
+    """A prior with a site ``"z_active"`` ``(D,)`` that all data share, beside z ``(D,)`` per datum, and its guide.
+
+    As of HierarchyCase; the guide's reference takes the guide first. ``activity`` is E[P(z_k != 0)] under the prior and
+    ``activity_of`` P(z_k != 0) given the shared site.
+    """
+
+    prior: type
+    make_prior: Callable[[int], nn.Module]
+    prior_log_density: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+    activity: Callable[[int], np.ndarray]
+    activity_of: Callable[[Any], Any]
+    guide: type
+    make_guide: Callable[[int], nn.Module]  # of three input features and d coordinates
+    guide_log_density: Callable[[nn.Module, np.ndarray, dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
 class LikelihoodCase:
     cls: type
     make: Callable[[], nn.Module]  # whose network returns z, three numbers per datum (six for two categories each)
