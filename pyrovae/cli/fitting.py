@@ -33,7 +33,7 @@ OPTIMIZERS = {
     "adagrad": "Adagrad",
 }
 EPOCHS = {"digits": 200, "mnist": 20, "fashion-mnist": 20}  # where --epochs is not given; 100 for other data
-WARMUP = {"spike-slab": 8.0}  # epochs, where --warmup is not given
+WARMUP = dict.fromkeys(("spike-slab", "beta-spike-slab", "beta-bernoulli"), 8.0)  # epochs, where --warmup is not given
 
 
 def _read_defaults(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
@@ -88,7 +88,7 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 @click.option(
     "--warmup",
     type=click.FloatRange(0),
-    help="Epochs over which beta rises from 0 in a straight line.  [default: 8 for spike-slab, else 0]",
+    help="Epochs over which beta rises from 0 in a straight line.  [default: 8 for spike-slab and its kin, else 0]",
 )
 @click.option(
     "--binarize",
