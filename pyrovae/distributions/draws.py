@@ -18,7 +18,7 @@ import pyro.distributions as dist
 from pyro.distributions.score_parts import ScoreParts
 from pyro.distributions.util import sum_rightmost
 
-__all__ = ["IndependentDraws"]
+__all__ = ["IndependentDraws", "KeepsDraws"]
 
 DRAWS = ("rsample_pathwise", "rsample_pair", "rsample_straight_through", "rsample_relaxed")
 
@@ -45,3 +45,14 @@ class IndependentDraws(dist.Independent):
     def _pair(self) -> Any:
         first, second, score = self.base_dist.rsample_pair()
         return first, second, sum_rightmost(score, self.reinterpreted_batch_ndims)
+
+
+class KeepsDraws:
+    """A density whose ``to_event`` keeps its score parts and its other draws."""
+
+    batch_shape: Any
+
+    def to_event(self, reinterpreted_batch_ndims: int | None = None) -> Any:
+        """As of any Pyro distribution, and the score parts stay (Pyro's own ``Independent`` drops them)."""
+        ndims = len(self.batch_shape) if reinterpreted_batch_ndims is None else reinterpreted_batch_ndims
+        return IndependentDraws(self, ndims) if ndims else self

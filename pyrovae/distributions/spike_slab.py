@@ -11,7 +11,7 @@ from torch import Size, Tensor
 from torch.distributions import constraints, kl_divergence, register_kl
 from torch.nn.functional import logsigmoid
 
-from pyrovae.distributions.draws import IndependentDraws
+from pyrovae.distributions.draws import KeepsDraws
 from pyrovae.distributions.univariate import SCALAR, Shape
 
 __all__ = ["SpikeSlab", "real_with_atom"]
@@ -30,7 +30,7 @@ class _RealWithAtom(constraints.Constraint):
 real_with_atom = _RealWithAtom()
 
 
-class SpikeSlab(TorchDistribution):
+class SpikeSlab(KeepsDraws, TorchDistribution):
     r"""A spike at zero and a slab.
 
     .. math:: P(z = 0) = 1 - \gamma , \qquad p(z) = \gamma\, s(z) \quad (z \ne 0)
@@ -67,11 +67,6 @@ class SpikeSlab(TorchDistribution):
         super(SpikeSlab, new).__init__(Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new
-
-    def to_event(self, reinterpreted_batch_ndims: int | None = None) -> Any:
-        """As of any Pyro distribution, and the score parts stay (Pyro's own ``Independent`` drops them)."""
-        ndims = len(self.batch_shape) if reinterpreted_batch_ndims is None else reinterpreted_batch_ndims
-        return IndependentDraws(self, ndims) if ndims else self
 
     @property
     def probs(self) -> Tensor:
