@@ -56,7 +56,9 @@ class ELBO(Trace_ELBO):
             gates with the gradient of their mean, biased. ``"relaxed"``: concrete gates of temperature 0.5, biased, and
             the loss is that of another model.
 
-    ``loss`` draws hard gates whatever the gradient. Sites stand in a data plate at dim -1.
+    A site with a path through its atoms (rectified Normal, hard concrete) takes it, unless ``gates`` is
+    ``"leave-one-out"`` or, under ``"disarm"``, a KL is sampled: then it is drawn leave-one-out. ``loss`` draws hard
+    gates whatever the gradient. Sites stand in a data plate at dim -1.
 
     Units: nats, summed over the batch.
     References: Kingma and Welling (2014), eq. 3; Kool, van Hoof and Welling (2019), "Buy 4 REINFORCE samples, get a
@@ -109,7 +111,10 @@ class ELBO(Trace_ELBO):
         if self._chooses and self.num_particles == 1 and any(_score(site) is not None for site in guide_sites.values()):
             self.num_particles = 2
             model_sites, guide_sites = draw_sites(model, guide, args, kwargs, self.num_particles, gates)
-        kl, exact = self._kl(model_sites, guide_sites)
+        kl, exact = self._kl(model_sites, guide_sites, gates)
+        if not exact and gates == "disarm" and any(s["infer"].get("drawn") == "pathwise" for s in guide_sites.values()):
+            # log q - log p at the draws jumps where a path goes on, at an atom: these sites have a score too
+            return self._terms(model, guide, args, kwargs, "leave-one-out")
         objective = _log_likelihood(model_sites) - self.current_beta() * kl  # (num_particles, N)
         surrogate, bound = objective.mean(0), objective.mean(0)
         for name, site in guide_sites.items():
@@ -123,19 +128,19 @@ class ELBO(Trace_ELBO):
                 with torch.no_grad(), pyro.validation_enabled(False):
                     twin_guide = {**guide_sites, name: {**site, "value": value}}
                     twin_sites = _replayed(model, twin_guide, self.num_particles, args, kwargs)
-                    twin_kl = kl if exact else self._kl(twin_sites, twin_guide)[0]
+                    twin_kl = kl if exact else self._kl(twin_sites, twin_guide, gates)[0]
                     twin = _log_likelihood(twin_sites) - self.current_beta() * twin_kl
                 surrogate = surrogate + 0.5 * ((objective - twin).detach() * score).mean(0)
                 bound = 0.5 * (bound + twin.mean(0))
         return bound, surrogate
 
     @staticmethod
-    def _kl(model: dict[str, Any], guide: dict[str, Any]) -> tuple[Tensor, bool]:
+    def _kl(model: dict[str, Any], guide: dict[str, Any], gates: str) -> tuple[Tensor, bool]:
         """The KL at each draw, and whether that of every site is exact."""
         terms = {name: site_kl(name, model, guide) for name in guide}
         for name, (_, exact) in terms.items():
             drawn = guide[name]["infer"].get("drawn")
-            if drawn in NEED_EXACT_KL and not exact:
+            if drawn in NEED_EXACT_KL and not exact and gates != "disarm":
                 raise ValueError(
                     f"site {name!r}: {drawn} draws need the exact KL, and none is registered: "
                     f'use ELBO(gates="leave-one-out")'

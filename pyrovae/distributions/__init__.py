@@ -3,26 +3,33 @@
 from pyrovae.distributions import kl, kl_positive
 from pyrovae.distributions.gamma import Gamma
 from pyrovae.distributions.generalized_normal import GeneralizedNormal
+from pyrovae.distributions.hard_concrete import HardConcrete
 from pyrovae.distributions.horseshoe import Horseshoe
 from pyrovae.distributions.log_normal import LogNormal
 from pyrovae.distributions.logistic import Logistic
+from pyrovae.distributions.normal_tails import NormalTails
 from pyrovae.distributions.quadrature import kl_by_quadrature
+from pyrovae.distributions.rectified_normal import RectifiedNormal
 from pyrovae.distributions.simplex import Dirichlet, LogisticNormal
 from pyrovae.distributions.sparse_mixture import SparseMixture
 from pyrovae.distributions.sphere import HypersphericalUniform, PowerSpherical, VonMisesFisher
 from pyrovae.distributions.spike_slab import SpikeSlab
+from pyrovae.distributions.thresholded import thresholded_laplace, thresholded_normal
 from pyrovae.distributions.weibull import Weibull
 
 __all__ = [
     "Dirichlet",
     "Gamma",
     "GeneralizedNormal",
+    "HardConcrete",
     "Horseshoe",
     "HypersphericalUniform",
     "LogNormal",
     "Logistic",
     "LogisticNormal",
+    "NormalTails",
     "PowerSpherical",
+    "RectifiedNormal",
     "SparseMixture",
     "SpikeSlab",
     "VonMisesFisher",
@@ -30,4 +37,6 @@ __all__ = [
     "kl",
     "kl_by_quadrature",
     "kl_positive",
+    "thresholded_laplace",
+    "thresholded_normal",
 ]

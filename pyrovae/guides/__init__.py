@@ -1,7 +1,8 @@
 """Guides q(z|x), amortized, a file for each family of supports."""
 
 from pyrovae.guides.base import SCALE_FLOOR, Guide
-from pyrovae.guides.exact_zeros import SpikeSlab
+from pyrovae.guides.exact_zeros import RectifiedNormal, SpikeSlab, ThresholdedLaplace, ThresholdedNormal
+from pyrovae.guides.hard_concrete import HardConcrete
 from pyrovae.guides.positive import Gamma, LogNormal, Weibull
 from pyrovae.guides.real import (
     Delta,
@@ -23,6 +24,7 @@ __all__ = [
     "Gamma",
     "GeneralizedNormal",
     "Guide",
+    "HardConcrete",
     "Laplace",
     "LogNormal",
     "LogisticNormal",
@@ -30,9 +32,12 @@ __all__ = [
     "MultivariateNormal",
     "Normal",
     "PowerSpherical",
+    "RectifiedNormal",
     "RegularizedHorseshoe",
     "SpikeSlab",
     "StudentT",
+    "ThresholdedLaplace",
+    "ThresholdedNormal",
     "VonMisesFisher",
     "Weibull",
 ]

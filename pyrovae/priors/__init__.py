@@ -4,8 +4,9 @@ A prior is one class with one method, ``distribution()``; ``docs/write_a_prior.m
 """
 
 from pyrovae.priors.base import Prior
-from pyrovae.priors.exact_zeros import SpikeSlab
+from pyrovae.priors.exact_zeros import RectifiedNormal, SpikeSlab, ThresholdedLaplace, ThresholdedNormal
 from pyrovae.priors.flows import Flow, ZukoFlow
+from pyrovae.priors.hard_concrete import HardConcrete
 from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logistic, Normal, StudentT
 from pyrovae.priors.learned import Mixture, Vamp
 from pyrovae.priors.nonnegative import Exponential, Gamma, HalfNormal
@@ -21,6 +22,7 @@ __all__ = [
     "Gamma",
     "GeneralizedNormal",
     "HalfNormal",
+    "HardConcrete",
     "Horseshoe",
     "HypersphericalUniform",
     "Laplace",
@@ -29,10 +31,13 @@ __all__ = [
     "Mixture",
     "Normal",
     "Prior",
+    "RectifiedNormal",
     "RegularizedHorseshoe",
     "SparseMixture",
     "SpikeSlab",
     "StudentT",
+    "ThresholdedLaplace",
+    "ThresholdedNormal",
     "Vamp",
     "ZukoFlow",
 ]

@@ -5,10 +5,21 @@ out anew from the formula of the docstring. A family brings a file with its DENS
 the families whose z is a vector of dependent coordinates make tables of their own.
 """
 
-from cases import exact_zeros, half_line, learned, likelihoods, real_line, shrinkage, simplex, sphere
-from cases.core import Linear, double
+from cases import (
+    clamped,
+    exact_zeros,
+    half_line,
+    learned,
+    likelihoods,
+    real_line,
+    shrinkage,
+    simplex,
+    sphere,
+    thresholded,
+)
+from cases.core import Linear, double, without_atoms
 
-FAMILIES = (real_line, exact_zeros, learned, half_line, shrinkage)
+FAMILIES = (real_line, exact_zeros, thresholded, clamped, learned, half_line, shrinkage)
 VECTOR_FAMILIES = (sphere, simplex)
 
 
@@ -35,4 +46,5 @@ __all__ = [
     "VECTOR_PRIORS",
     "Linear",
     "double",
+    "without_atoms",
 ]
