@@ -40,7 +40,7 @@ DRAWS = {
     "straight-through": ("pathwise", "straight_through"),
     "relaxed": ("pathwise", "relaxed"),
 }
-NEED_EXACT_KL = ("pathwise", "straight_through", "relaxed")
+NEED_EXACT_KL = ("straight_through", "relaxed")  # a density must not score these draws of it
 Beta = float | Callable[[float], float]
 
 
@@ -57,8 +57,9 @@ class ELBO(Trace_ELBO):
             bits and categories with the gradient of their mean, biased. ``"relaxed"``: concrete gates, bits and
             categories of temperature 0.5 and counts of soft arrivals, biased, and the loss is that of another model.
 
-    ``loss`` draws hard gates whatever the gradient. Sites stand in a data plate at dim -1, or in none where all data
-    share them.
+    A site with a path through its atoms (rectified Normal, hard concrete) takes it where every KL is exact, unless
+    ``gates`` is ``"leave-one-out"``. ``loss`` draws hard gates whatever the gradient. Sites stand in a data plate at
+    dim -1, or in none where all data share them.
 
     Units: nats, summed over the batch.
     References: Kingma and Welling (2014), eq. 3; Kool, van Hoof and Welling (2019), "Buy 4 REINFORCE samples, get a
@@ -112,6 +113,9 @@ class ELBO(Trace_ELBO):
             self.num_particles = 2
             model_sites, guide_sites = draw_sites(model, guide, args, kwargs, self.num_particles, gates)
         kl, exact = self._kl(model_sites, guide_sites)
+        if not exact and any(s["infer"].get("drawn") == "pathwise" for s in guide_sites.values()):
+            # log q - log p at the draws jumps where a path goes on, at an atom: these sites have a score too
+            return self._terms(model, guide, args, kwargs, "leave-one-out")
         objective = _log_likelihood(model_sites) - self.current_beta() * kl  # (num_particles, N)
         surrogate, bound = objective.mean(0), objective.mean(0)
         for name, site in guide_sites.items():

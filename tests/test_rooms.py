@@ -25,7 +25,7 @@ BELOW: dict[str, set[str]] = {
     "vae": {"guards"},
     "priors": {"distributions", "hyper"},
     "likelihoods": {"distributions", "hyper"},
-    "guides": {"distributions"},
+    "guides": {"distributions", "hyper"},
     "distributions": set(),
     "guards": set(),
     "hyper": set(),

@@ -4,14 +4,18 @@ from pyrovae.distributions import kl, kl_positive
 from pyrovae.distributions.discrete import Bernoulli, Categorical, Poisson
 from pyrovae.distributions.gamma import Gamma
 from pyrovae.distributions.generalized_normal import GeneralizedNormal
+from pyrovae.distributions.hard_concrete import HardConcrete
 from pyrovae.distributions.horseshoe import Horseshoe
 from pyrovae.distributions.log_normal import LogNormal
 from pyrovae.distributions.logistic import Logistic, inside_unit_interval
+from pyrovae.distributions.normal_tails import NormalTails
 from pyrovae.distributions.quadrature import kl_by_quadrature
+from pyrovae.distributions.rectified_normal import RectifiedNormal
 from pyrovae.distributions.simplex import Dirichlet, LogisticNormal, StickBreaking
 from pyrovae.distributions.sparse_mixture import SparseMixture
 from pyrovae.distributions.sphere import HypersphericalUniform, PowerSpherical, VonMisesFisher
 from pyrovae.distributions.spike_slab import SpikeSlab
+from pyrovae.distributions.thresholded import thresholded_laplace, thresholded_normal
 from pyrovae.distributions.unit_interval import Beta, Kumaraswamy
 from pyrovae.distributions.weibull import Weibull
 
@@ -22,14 +26,17 @@ __all__ = [
     "Dirichlet",
     "Gamma",
     "GeneralizedNormal",
+    "HardConcrete",
     "Horseshoe",
     "HypersphericalUniform",
     "Kumaraswamy",
     "LogNormal",
     "Logistic",
     "LogisticNormal",
+    "NormalTails",
     "Poisson",
     "PowerSpherical",
+    "RectifiedNormal",
     "SparseMixture",
     "SpikeSlab",
     "StickBreaking",
@@ -39,4 +46,6 @@ __all__ = [
     "kl",
     "kl_by_quadrature",
     "kl_positive",
+    "thresholded_laplace",
+    "thresholded_normal",
 ]

@@ -25,6 +25,7 @@ from torch.distributions import (
 from pyrovae.distributions.generalized_normal import GeneralizedNormal
 from pyrovae.distributions.horseshoe import Horseshoe
 from pyrovae.distributions.logistic import Logistic
+from pyrovae.distributions.normal_tails import NormalTails
 from pyrovae.distributions.quadrature import kl_by_quadrature
 from pyrovae.distributions.simplex import Dirichlet, LogisticNormal, shift_free
 from pyrovae.distributions.sparse_mixture import SparseMixture
@@ -80,6 +81,7 @@ def _kl_student_t_normal(q: StudentT, p: Normal) -> Tensor:
 @register_kl(Normal, Horseshoe)
 @register_kl(Laplace, Horseshoe)
 @register_kl(StudentT, Horseshoe)
+@register_kl(NormalTails, StudentT)
 @register_kl(GeneralizedNormal, Horseshoe)
 def _kl_of_location_scale_families(q: Any, p: Any) -> Tensor:
     """By quadrature; see :mod:`pyrovae.distributions.quadrature` for its error."""

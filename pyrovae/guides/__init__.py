@@ -2,8 +2,9 @@
 
 from pyrovae.guides.base import SCALE_FLOOR, Guide
 from pyrovae.guides.discrete import Bernoulli, Categorical, Poisson, RelaxedBernoulli
-from pyrovae.guides.exact_zeros import SpikeSlab
+from pyrovae.guides.exact_zeros import RectifiedNormal, SpikeSlab, ThresholdedLaplace, ThresholdedNormal
 from pyrovae.guides.feature_allocation import BetaSpikeSlab
+from pyrovae.guides.hard_concrete import HardConcrete
 from pyrovae.guides.positive import Gamma, LogNormal, Weibull
 from pyrovae.guides.real import (
     Delta,
@@ -28,6 +29,7 @@ __all__ = [
     "Gamma",
     "GeneralizedNormal",
     "Guide",
+    "HardConcrete",
     "Laplace",
     "LogNormal",
     "LogisticNormal",
@@ -36,11 +38,14 @@ __all__ = [
     "Normal",
     "Poisson",
     "PowerSpherical",
+    "RectifiedNormal",
     "RegularizedHorseshoe",
     "RelaxedBernoulli",
     "SpikeSlab",
     "StickBreaking",
     "StudentT",
+    "ThresholdedLaplace",
+    "ThresholdedNormal",
     "VonMisesFisher",
     "Weibull",
 ]

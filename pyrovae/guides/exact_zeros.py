@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyro.distributions as dist
+import torch
 from torch import Tensor, nn
 
+from pyrovae.distributions import RectifiedNormal as RectifiedNormalDensity
 from pyrovae.distributions import SpikeSlab as SpikeSlabDensity
+from pyrovae.distributions import thresholded_laplace, thresholded_normal
+from pyrovae.distributions.rectified_normal import nonnegative_with_atom
 from pyrovae.distributions.spike_slab import real_with_atom
 from pyrovae.guides.base import Guide, positive
+from pyrovae.hyper import Constrained
 
-__all__ = ["SpikeSlab"]
+__all__ = ["RectifiedNormal", "SpikeSlab", "ThresholdedLaplace", "ThresholdedNormal"]
 
 SLABS = {"normal": dist.Normal, "laplace": dist.Laplace}
 
@@ -44,3 +51,95 @@ class SpikeSlab(Guide):
     def encode(self, x: Tensor) -> Tensor:
         loc, _, logits = self.head(self.network(x)).chunk(3, -1)
         return loc * (logits > 0)
+
+
+class _Thresholded(Guide):
+    """Soft thresholds: a subclass only chooses the law that they cut."""
+
+    support = real_with_atom
+    law: Callable[..., SpikeSlabDensity]
+
+    def __init__(self, network: nn.Module, dim: int, threshold: float = 0.5) -> None:
+        super().__init__(network, dim, 2 * dim)
+        self.threshold = Constrained("threshold", threshold, (dim,), lower=0.0, learned=True)
+
+    def distribution(self, x: Tensor) -> dist.TorchDistribution:
+        loc, raw = self.head(self.network(x)).chunk(2, -1)
+        return type(self).law(loc, positive(raw), self.threshold()).to_event(1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        q = self.distribution(x).base_dist
+        return q.slab.loc * (q.logits > 0)
+
+
+class ThresholdedLaplace(_Thresholded):
+    r"""A Laplace draw around :math:`\mu_i(x)`, drawn to it by a threshold, and zero within that.
+
+    .. math:: q(z_i \ne 0|x) = e^{-\lambda_i/b_i(x)} , \qquad \text{and then } Laplace(\mu_i(x), b_i(x))
+
+    Location and scale are the head's and the threshold is a parameter of each coordinate. Were it the head's too, the
+    guide would be :class:`SpikeSlab` with a Laplace slab: the one threshold of all data is what makes the scale a gate.
+    A coordinate that is more likely active than not then has :math:`b_i(x) > 1.44\, \lambda_i`, so that the threshold
+    is also the finest that an active coordinate can say, and must be learned.
+
+    Args:
+        network: The trunk of the encoder.
+        dim: Number of latent coordinates :math:`D`.
+        threshold: Where :math:`\lambda_i > 0` starts.
+
+    The code of x is the location where z is more likely not zero than zero, and exactly zero elsewhere. Train it as
+    :class:`SpikeSlab`.
+
+    References: Fallah and Rozell (2022), "Variational sparse coding with learned thresholding".
+    """
+
+    law = staticmethod(thresholded_laplace)
+
+
+class ThresholdedNormal(_Thresholded):
+    r"""A Normal draw around :math:`\mu_i(x)`, drawn to it by a threshold, and zero within that.
+
+    .. math:: q(z_i \ne 0|x) = 2\Phi(-a) , \qquad a = \lambda_i/\sigma_i(x) ,
+
+    and then :class:`~pyrovae.distributions.NormalTails`. A coordinate that is more likely active than not has
+    :math:`\sigma_i(x) > 1.48\, \lambda_i`; the threshold is learned for the reason of :class:`ThresholdedLaplace`.
+
+    Args:
+        network: The trunk of the encoder.
+        dim: Number of latent coordinates :math:`D`.
+        threshold: Where :math:`\lambda_i > 0` starts.
+
+    The code of x is the location where z is more likely not zero than zero, and exactly zero elsewhere. Train it as
+    :class:`SpikeSlab`.
+
+    References: Fallah and Rozell (2022), "Variational sparse coding with learned thresholding".
+    """
+
+    law = staticmethod(thresholded_normal)
+
+
+class RectifiedNormal(Guide):
+    r"""Independent rectified Normals: :math:`z_i = \max(0, s_i)` with :math:`s_i \sim N(\mu_i(x), \sigma_i(x)^2)`.
+
+    Train it with :class:`pyrovae.ELBO`, whose gradient is wholly pathwise, or with Pyro's ``Trace_ELBO``, which takes
+    the score of the gates: unbiased, of more variance. Other objectives of Pyro's drop that, and are refused.
+
+    Args:
+        network: The trunk of the encoder.
+        dim: Number of latent coordinates :math:`D`.
+
+    The code of x is the median, :math:`\max(0, \mu_i(x))`: exactly zero where z is more likely zero than not, as the
+    mean never is.
+    """
+
+    support = nonnegative_with_atom
+
+    def __init__(self, network: nn.Module, dim: int) -> None:
+        super().__init__(network, dim, 2 * dim)
+
+    def distribution(self, x: Tensor) -> dist.TorchDistribution:
+        loc, raw = self.head(self.network(x)).chunk(2, -1)
+        return RectifiedNormalDensity(loc, positive(raw)).to_event(1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return torch.relu(self.head(self.network(x)).chunk(2, -1)[0])

@@ -5,9 +5,10 @@ A prior is one class with one method, ``distribution()``; ``docs/write_a_prior.m
 
 from pyrovae.priors.base import Prior
 from pyrovae.priors.discrete import Bernoulli, Categorical, Poisson, RelaxedBernoulli
-from pyrovae.priors.exact_zeros import SpikeSlab
+from pyrovae.priors.exact_zeros import RectifiedNormal, SpikeSlab, ThresholdedLaplace, ThresholdedNormal
 from pyrovae.priors.feature_allocation import BetaBernoulli, BetaSpikeSlab
 from pyrovae.priors.flows import Flow, ZukoFlow
+from pyrovae.priors.hard_concrete import HardConcrete
 from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logistic, Normal, StudentT
 from pyrovae.priors.learned import Mixture, Vamp
 from pyrovae.priors.nonnegative import Exponential, Gamma, HalfNormal
@@ -27,6 +28,7 @@ __all__ = [
     "Gamma",
     "GeneralizedNormal",
     "HalfNormal",
+    "HardConcrete",
     "Horseshoe",
     "HypersphericalUniform",
     "Laplace",
@@ -36,12 +38,15 @@ __all__ = [
     "Normal",
     "Poisson",
     "Prior",
+    "RectifiedNormal",
     "RegularizedHorseshoe",
     "RelaxedBernoulli",
     "SparseMixture",
     "SpikeSlab",
     "StickBreaking",
     "StudentT",
+    "ThresholdedLaplace",
+    "ThresholdedNormal",
     "Vamp",
     "ZukoFlow",
 ]

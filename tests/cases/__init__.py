@@ -6,6 +6,7 @@ the families whose z is a vector of dependent coordinates, and those of discrete
 """
 
 from cases import (
+    clamped,
     discrete,
     exact_zeros,
     feature_allocation,
@@ -16,11 +17,12 @@ from cases import (
     shrinkage,
     simplex,
     sphere,
+    thresholded,
     unit_interval,
 )
-from cases.core import Linear, double
+from cases.core import Linear, double, without_atoms
 
-FAMILIES = (real_line, exact_zeros, learned, half_line, shrinkage, unit_interval)
+FAMILIES = (real_line, exact_zeros, thresholded, clamped, learned, half_line, shrinkage, unit_interval)
 VECTOR_FAMILIES = (sphere, simplex)
 DISCRETE_FAMILIES = (discrete,)
 
@@ -56,4 +58,5 @@ __all__ = [
     "VECTOR_PRIORS",
     "Linear",
     "double",
+    "without_atoms",
 ]

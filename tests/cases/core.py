@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyro.infer import TraceMeanField_ELBO
 from torch import nn
+
+import pyrovae as pv
 
 
 class Linear(nn.Module):
@@ -84,7 +87,8 @@ class HierarchyCase:
     """A prior of several sites, every one ``(D,)`` per datum, and the guide that serves it.
 
     The references take the values of the sites by name, ``(n, D)``, and give the log-density of each site, ``(n,)``;
-    the guide's takes the head's output first. ``cdf`` is of one coordinate of z under the prior.
+    the guide's takes the head's output first. ``cdf`` is of one coordinate of z under the prior, where it is not on one
+    of ``atoms``.
     """
 
     prior: type
@@ -96,6 +100,8 @@ class HierarchyCase:
     guide_log_density: Callable[[np.ndarray, dict[str, np.ndarray]], dict[str, np.ndarray]]
     read: Callable[[dict[str, np.ndarray]], np.ndarray] = lambda values: values["z"]  # what the decoder reads
     code: Callable[[np.ndarray, int], np.ndarray] | None = None  # of the head's output and d; None where it is the mean
+    atoms: dict[float, float] = field(default_factory=dict)
+    exact: Sequence[Callable[[], Any]] = (TraceMeanField_ELBO, pv.ELBO)  # the objectives that use the exact KL
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,16 @@ def softplus(x):
 
 def scale(raw):
     return softplus(raw) + 1e-5
+
+
+def without_atoms(draws, atoms):
+    """The other draws, after each atom was met as often as its mass says, within six standard errors."""
+    elsewhere = torch.ones_like(draws, dtype=torch.bool)
+    for atom, mass in atoms.items():
+        on_atom = draws == atom
+        assert abs(on_atom.double().mean() - mass) < 6 * (mass * (1 - mass) / len(draws)) ** 0.5
+        elsewhere &= ~on_atom
+    return draws[elsewhere]
 
 
 def double(value):
