@@ -21,6 +21,7 @@ ROWS: dict[str, tuple[list[str], str]] = {
     "01_vae_digits.py": (["--out", "picture.png"], "held-out log-likelihood: {} nats per datum"),
     "02_write_a_prior.py": ([], "ELBO, two Laplaces minus normal: {} nats per datum"),
     "05_vamp_prior.py": (["--out", "pseudo_inputs.png"], "log-likelihood, vamp minus normal: {} nats per datum"),
+    "benchmarks/spike_slab_mnist.py": ([], "seconds per epoch, spike-slab over normal: {}"),
 }
 
 

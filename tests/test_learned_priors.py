@@ -261,3 +261,8 @@ def bad_vamp(guide_class=guides.Normal, num_components=3, **options):
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_vamp_needs_a_guide_of_one_density():
+    with pytest.raises(ValueError, match=r"guide RegularizedHorseshoe has no distribution\(x\)"):
+        priors.Vamp(guides.RegularizedHorseshoe(pv.nn.MLP(6, [4]), 2), 3, inputs=torch.rand(5, 6))

@@ -118,6 +118,10 @@ class Vamp(Prior):
         try:
             with torch.no_grad():
                 q: Any = self.guide.distribution(u)  # type: ignore[operator]  # torch types attributes as tensors
+        except NotImplementedError as error:
+            raise ValueError(
+                f"guide {type(self.guide).__name__} has no distribution(x) to make a mixture of"
+            ) from error
         except (ValueError, RuntimeError, IndexError) as error:
             raise ValueError(f"inputs of shape {tuple(u.shape[1:])} do not fit the guide: {error}") from error
         if q.batch_shape != (len(u),) or len(q.event_shape) != 1:
