@@ -30,6 +30,7 @@ def read_patches(size: int, num: int, seed: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed)
         count = round(share * num / len(photographs))
         x = torch.cat([_draw(strips, size, count, FAINT * scale**2, generator) for strips in regions[split]])
+        x = x[torch.randperm(len(x), generator=generator)]  # the photographs mixed
         parts[split] = x - x.mean(1, keepdim=True)
     unit = parts["train"].square().mean().sqrt()
     return {split: (x / unit).float() for split, x in parts.items()}
