@@ -212,6 +212,7 @@ def test_sample_draws_from_the_model(desk):
         ("real.csv --prior laplace", {"prior": "laplace", "guide": "laplace"}),
         *((f"real.csv --guide {name}", {"guide": name, "prior": "normal"}) for name in REAL_GUIDES),
         ("digits --prior spike-slab --warmup 1", {"prior": "spike-slab", "guide": "spike-slab"}),
+        ("patches --batch-size 4096", {"likelihood": "normal", "event_shape": [144]}),
         ("digits --network conv", {"event_shape": [1, 8, 8]}),
         ("square.npy --network conv --hidden 9", {"event_shape": [1, 8, 8], "hidden": [9]}),
         ("real.csv --network dictionary", {"network": "dictionary"}),
@@ -230,7 +231,9 @@ def test_fit_takes_every_name(arguments, expected, desk, capsys):
     assert ("no bound on log p(x)" in capsys.readouterr().out) == (model["guide"] == "delta")
     assert numbers["mean_squared_error"] >= 0
     assert pyrovae("encode out") == 0
-    assert len(np.load(desk / "out/codes.npy")) == {"digits": 1797, "three.csv": 3}.get(arguments.split()[0], 40)
+    assert len(np.load(desk / "out/codes.npy")) == {"digits": 1797, "patches": 60_000, "three.csv": 3}.get(
+        arguments.split()[0], 40
+    )
 
 
 def test_a_prior_of_the_working_folder(desk):
@@ -293,7 +296,7 @@ BAD = {  # command: what its one line says; --out out and TINY are added to fit
     "fit nan.csv": r"nan.csv has nan at index \(3, 1\)",
     "fit infinite.npy": r"infinite.npy has inf at index \(4, 2\)",
     "fit empty.npy": r"empty.npy must have rows and columns, got shape \(0, 5\)",
-    "fit nowhere.csv": "'nowhere.csv' is neither digits, mnist, fashion-mnist nor a file or folder",
+    "fit nowhere.csv": "'nowhere.csv' is neither digits, mnist, fashion-mnist, patches nor a file or folder",
     "fit digit": r"did you mean 'digits'\?",
     "fit mnist --data-dir here": r"MNIST is not in .*here.* cannot be downloaded \(no route to host\).*--data-dir or",
     "fit grey.npy --likelihood bernoulli": "under Bernoulli: .*binarise grey values, or use ContinuousBernoulli",

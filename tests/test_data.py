@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets
 
 import pyrovae as pv
+from pyrovae.data.photographs import read_photographs, whiten
 
 GREY = np.random.default_rng(0).integers(0, 256, (17, 28, 28), dtype=np.uint8)  # a tiny MNIST: 12 to train, 5 to test
 LABELS = np.arange(17, dtype=np.uint8)
@@ -91,6 +92,104 @@ def test_dynamic_draws_training_pixels_anew():
     # Hoeffding: P(any of the pixels is off by more than t) <= 2 n exp(-2 count t^2), here one in a million.
     t = math.sqrt(math.log(2 * x.numel() / 1e-6) / (2 * count))
     assert float((draws.mean(0) - x).abs().max()) < t
+
+
+# --- patches --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photographs(monkeypatch):
+    """Two small photographs of noise in place of scikit-learn's; the list may be changed."""
+    images = list(torch.randn(2, 60, 130, generator=torch.Generator().manual_seed(0)).double())
+    monkeypatch.setattr("pyrovae.data.photographs.read_photographs", lambda: images)
+    return images
+
+
+def test_patches_are_rows_without_mean_and_of_unit_variance():
+    data = pv.data.patches(num=2000)
+    assert [len(getattr(data, split)) for split in SPLITS] == [1600, 200, 200]
+    assert (data.event_shape, data.image_shape, data.transform) == ((144,), (1, 12, 12), None)
+    for split in SPLITS:
+        np.testing.assert_allclose(getattr(data, split).mean(1), 0, atol=1e-5)
+    np.testing.assert_allclose(data.train.square().mean(), 1, rtol=1e-5)
+    assert pv.data.patches(size=8, num=20).train.shape == (16, 64)
+
+
+def test_a_wave_goes_through_the_filter_as_the_formula_says():
+    height, width = 40, 30
+    for i, j in ((0, 0), (1, 0), (7, 12), (39, 29)):  # waves that mirrored borders continue
+        x = torch.cos(math.pi * i * (torch.arange(height).double()[:, None] + 0.5) / height) * torch.cos(
+            math.pi * j * (torch.arange(width).double() + 0.5) / width
+        )
+        f = math.hypot(i / (2 * height), j / (2 * width))  # cycles per pixel
+        np.testing.assert_allclose(whiten(x), f * math.exp(-((f / 0.4) ** 4)) * x, atol=1e-12)
+
+
+def test_whitening_levels_the_spectrum():
+    def spread(x):
+        """Most over least power among rings of the pass band, of patches under a Hann window."""
+        window = torch.hann_window(12, periodic=False)
+        f = torch.hypot(torch.fft.fftfreq(24)[:, None], torch.fft.fftfreq(24))
+        power = torch.fft.fft2(x.reshape(-1, 12, 12) * window[:, None] * window, s=(24, 24)).abs().square().mean(0)
+        rings = torch.stack([power[(f >= low) & (f < low + 0.05)].mean() for low in (0.1, 0.15, 0.2, 0.25)])
+        return float(rings.max() / rings.min())
+
+    raw = torch.cat([image.unfold(0, 12, 9).unfold(1, 12, 9).reshape(-1, 144) for image in read_photographs()]).float()
+    assert spread(raw - raw.mean(1, keepdim=True)) > 4
+    assert spread(pv.data.patches(num=20_000).train) < 1.5
+
+
+@pytest.mark.parametrize("changed", SPLITS)
+def test_no_pixel_of_one_split_enters_another(changed, photographs):
+    columns = {"train": [*range(52), *range(78, 130)], "val": range(52, 65), "test": range(65, 78)}[changed]
+    before = pv.data.patches(size=6, num=400)
+    for image in photographs:
+        image[:, columns] = image[:, columns].flip(0)  # upside down, which leaves the scale of the region as it was
+    after = pv.data.patches(size=6, num=400)
+    for split in SPLITS:
+        # other training patches set another unit, which is a factor
+        x, y = (getattr(data, split) / getattr(data, split).std() for data in (before, after))
+        assert torch.allclose(x, y, atol=1e-4) == (split != changed)
+
+
+def test_faint_patches_are_left_out(photographs):
+    for image in photographs:
+        image[:30] *= 0.01
+    data = pv.data.patches(size=6, num=400)
+    assert min(getattr(data, split).var(1).min() for split in SPLITS) > 0.02
+    with pytest.raises(ValueError, match=r"num asks for 8000 patches of a region that has \d+"):
+        pv.data.patches(size=6, num=20_000)
+
+
+def test_a_seed_names_the_places_of_patches(photographs):
+    first, again, other = (pv.data.patches(size=6, num=400, seed=seed) for seed in (3, 3, 4))
+    for split in SPLITS:
+        assert torch.equal(getattr(first, split), getattr(again, split))
+        assert not torch.equal(getattr(first, split), getattr(other, split))
+
+
+def test_patches_by_name(monkeypatch):
+    small = pv.data.patches(num=400, seed=5)
+    monkeypatch.setattr("pyrovae.data.sets.patches", lambda seed: small if seed == 5 else None)
+    assert pv.data.load("patches", seed=5) is small
+    assert torch.equal(pv.data.rows("patches", seed=5), torch.cat([small.train, small.val, small.test]))
+    for read in (pv.data.load, pv.data.rows):
+        with pytest.raises(ValueError, match=r"patches has values outside \[0, 1\]"):
+            read("patches", binarize="dynamic", seed=5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 1}, "size must be a whole number from 2 to 64, got 1"),
+        ({"size": 65}, "size must be a whole number from 2 to 64, got 65"),
+        ({"size": 8.0}, "size must be a whole number from 2 to 64, got 8.0"),
+        ({"num": 19}, "num must be a whole number from 20 on, got 19"),
+    ],
+)
+def test_patches_say_what_is_wrong(options, message):
+    with pytest.raises(ValueError, match=message):
+        pv.data.patches(**options)
 
 
 # --- MNIST ----------------------------------------------------------------------------------------------------------

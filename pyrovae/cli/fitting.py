@@ -32,7 +32,9 @@ OPTIMIZERS = {
     "rmsprop": "RMSprop",
     "adagrad": "Adagrad",
 }
-EPOCHS = {"digits": 200, "mnist": 20, "fashion-mnist": 20}  # where --epochs is not given; 100 for other data
+# where --epochs is not given; 100 for other data
+EPOCHS = {"digits": 200, "mnist": 20, "fashion-mnist": 20, "patches": 20}
+GREY = ("digits", "mnist", "fashion-mnist")  # built-in images in [0, 1]
 WARMUP = dict.fromkeys(("spike-slab", "beta-spike-slab", "beta-bernoulli"), 8.0)  # epochs, where --warmup is not given
 
 
@@ -79,7 +81,7 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 @click.option("--num-components", type=click.IntRange(1), help="Of the priors mixture and vamp.  [default: 10, 50]")
 @click.option("--hidden", default="400", show_default=True, callback=_widths, help="Widths of the encoder: 400,200.")
 @click.option("--network", default="mlp", show_default=True, help=f"{', '.join(NETWORKS)} (linear decoder).")
-@click.option("--epochs", type=click.IntRange(1), help="[default: 200 for digits, 20 for mnist, 100 else]")
+@click.option("--epochs", type=click.IntRange(1), help="[default: 200 for digits, 20 for mnist and patches, 100 else]")
 @click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs without a better validation loss.")
 @click.option("--batch-size", default=128, show_default=True, type=click.IntRange(1), help="Data per step.")
 @click.option("--optim", default="adam", show_default=True, help=f"{', '.join(OPTIMIZERS)}.")
@@ -116,8 +118,8 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 def fit(data: str, out: Path, overwrite: bool, **options: Any) -> None:
     """Train a VAE on DATA and leave a run in --out.
 
-    DATA is digits, mnist or fashion-mnist, or a file of your own (.npy, .npz, .csv, .pt, one row per datum), or a
-    folder of images.
+    DATA is digits, mnist, fashion-mnist or patches (of photographs), or a file of your own (.npy, .npz, .csv, .pt, one
+    row per datum), or a folder of images.
 
     \b
     pyrovae fit digits --out runs/digits
@@ -208,7 +210,7 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
     if likelihood is not None:
         with runs.importing_from_here():
             by_name_or_path("likelihood", likelihood, LIKELIHOODS)
-    if binarize is None and name in pv.data.NAMES and likelihood in (None, "bernoulli"):
+    if binarize is None and name in GREY and likelihood in (None, "bernoulli"):
         binarize = "dynamic"
     binarize = None if binarize == "none" else binarize
     dataset = pv.data.load(name, options["data_dir"], binarize, options["seed"])
