@@ -35,7 +35,8 @@ OPTIMIZERS = {
 # where --epochs is not given; 100 for other data
 EPOCHS = {"digits": 200, "mnist": 20, "fashion-mnist": 20, "patches": 20}
 GREY = ("digits", "mnist", "fashion-mnist")  # built-in images in [0, 1]
-WARMUP = dict.fromkeys(("spike-slab", "beta-spike-slab", "beta-bernoulli"), 8.0)  # epochs, where --warmup is not given
+# epochs where --warmup is not given, but no more than four fifths of the run
+WARMUP = dict.fromkeys(("spike-slab", "beta-spike-slab", "beta-bernoulli"), 14.0)
 
 
 def _read_defaults(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
@@ -90,7 +91,8 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 @click.option(
     "--warmup",
     type=click.FloatRange(0),
-    help="Epochs over which beta rises from 0 in a straight line.  [default: 8 for spike-slab and its kin, else 0]",
+    help="Epochs over which beta rises from 0 in a straight line.  [default: 14 for spike-slab and its kin, but at most "
+    "four fifths of the run; else 0]",
 )
 @click.option(
     "--binarize",
@@ -185,7 +187,7 @@ def train_run(folder: Path, data: str, options: dict[str, Any], prepared: Prepar
         epochs=epochs,
         batch_size=options["batch_size"],
         optim=getattr(pyro.optim, OPTIMIZERS[options["optim"]])({"lr": options["lr"]}),
-        loss=pv.ELBO(beta=_beta(options)),
+        loss=pv.ELBO(beta=_beta(options, epochs)),
         patience=options["patience"],
         seed=options["seed"],
     )
@@ -222,10 +224,11 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
     return dataset, likelihood, binarize
 
 
-def _beta(options: dict[str, Any]) -> Any:
+def _beta(options: dict[str, Any], epochs: int) -> Any:
     """The weight of the KL, as it rises."""
-    epochs = options["warmup"] if options["warmup"] is not None else WARMUP.get(options["prior"], 0.0)
-    rise = pv.warmup(epochs) if epochs else lambda _: 1.0
+    default = min(WARMUP.get(options["prior"], 0.0), 0.8 * epochs)
+    warmup = default if options["warmup"] is None else options["warmup"]
+    rise = pv.warmup(warmup) if warmup else lambda _: 1.0
     return lambda epoch: options["beta"] * rise(epoch)
 
 
