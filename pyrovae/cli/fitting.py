@@ -91,8 +91,8 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 @click.option(
     "--warmup",
     type=click.FloatRange(0),
-    help="Epochs over which beta rises from 0 in a straight line.  [default: 14 for spike-slab and its kin, but at most "
-    "four fifths of the run; else 0]",
+    help="Epochs over which beta rises from 0 in a straight line.  [default: 14 for spike-slab and its kin, but four "
+    "fifths of the run at most; else 0]",
 )
 @click.option(
     "--binarize",
