@@ -20,7 +20,14 @@ ROWS: dict[str, tuple[list[str], str]] = {
     "00_plain_pyro.py": ([], "held-out ELBO: {} nats per datum"),
     "01_vae_digits.py": (["--out", "picture.png"], "held-out log-likelihood: {} nats per datum"),
     "02_write_a_prior.py": ([], "ELBO, two Laplaces minus normal: {} nats per datum"),
+    "03_spike_slab_digits.py": (["--out", "spike_slab.png"], "codes that are exactly zero: {} of 1"),
+    "04_sparse_coding.py": (
+        ["--out", "sparse_coding.png"],
+        "share of Gabor-like atoms, sparse priors minus Normal: {} of 1",
+    ),
     "05_vamp_prior.py": (["--out", "pseudo_inputs.png"], "log-likelihood, vamp minus normal: {} nats per datum"),
+    "06_horseshoe.py": (["--out", "horseshoe.png"], "least cosine of a true atom, horseshoe: {}"),
+    "07_dirichlet.py": (["--out", "topics.png"], "mean cosine of true and learned topics, warm-up: {}"),
 }
 
 
