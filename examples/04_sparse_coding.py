@@ -8,8 +8,8 @@ their penalty. Data, networks and noise are the same for all four priors. The at
 scale of a code is the prior's to set and sparsity cannot be undone by longer atoms.
 
 A sparse prior lets each patch be made of few atoms, and the atoms become what patches are made of: edges, localised and
-oriented, like Gabor functions. A Normal prior has no axes: any rotation of the code is the same model to it, and its
-atoms are mixtures of all that the patches have. The table has, for each prior,
+oriented, like Gabor functions. A Normal prior sees of the atoms only :math:`\Phi\Phi^T`, the covariance of x, which
+many dictionaries share, and its atoms are mixtures of all that the patches have. The table has, for each prior,
 
 - ELBO: on the 6,000 held-out patches, in nats per datum;
 - zeros: the share of the code that is exactly zero, which only the spike-and-slab's is;

@@ -8,7 +8,7 @@ atom of unit length cannot shrink: what can is its code. Under the horseshoe (sc
 The table has, for each prior, the ELBO on 500 held-out data in nats per datum, how many of the twelve codes have a
 standard deviation above 0.2, and for each true atom the largest cosine with one that is learned. The Normal spreads
 four factors over twelve codes. With a learned scale for each code it keeps four and has the best ELBO, about -9.9, as
-its posterior is Normal and so is the guide; but a rotation of the code is the same model to it, and it finds no atom.
+its posterior is Normal and so is the guide; but it sees of the atoms only the covariance of x, and finds none.
 The horseshoe keeps four, and they are the true ones. With --out codes and cosines are drawn.
 
 The last line is the least of the four cosines under the horseshoe, from 0 to 1: about 1.00, all four are found.
