@@ -279,7 +279,7 @@ def test_s8_a_model_that_is_gone_leaves_the_store():
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # Pyro's Jit objectives stand on it
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")  # its category in other versions of torch
 def test_s9_jit_mean_field():
     with pytest.raises(ValueError, match="S9"):
         pv.fit(vae(), X, epochs=1, loss=JitTraceMeanField_ELBO(), progress=False)

@@ -38,7 +38,7 @@ def log_scaled_e1(log_r: Tensor) -> Tensor:
 
 class _LogScaledE1(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, log_r):  # type: ignore[no-untyped-def]
+    def forward(ctx, log_r):  # type: ignore[no-untyped-def]  # torch's Function has no types
         small = log_r <= torch.log(torch.tensor(SPLIT, dtype=log_r.dtype))
         below, above = _series(torch.where(small, log_r, 0.0)), _fraction(torch.where(small, 1.0, log_r))
         value, slope = (torch.where(small, b, a) for b, a in zip(below, above, strict=True))
@@ -47,7 +47,7 @@ class _LogScaledE1(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]  # as above
         return grad * ctx.saved_tensors[0]
 
 

@@ -35,7 +35,7 @@ class Gamma(dist.Gamma):
         with torch.no_grad():
             return self.rsample(sample_shape)
 
-    def rsample(self, sample_shape: Shape = SCALAR) -> Tensor:  # type: ignore[override]
+    def rsample(self, sample_shape: Shape = SCALAR) -> Tensor:  # type: ignore[override]  # as above
         concentration = self.concentration.expand(self._extended_shape(torch.Size(sample_shape)))
         exponential = torch.empty_like(concentration).exponential_()
         log_unit = torch._standard_gamma(concentration + 1).log() - exponential / concentration
