@@ -18,7 +18,7 @@ The pipeline, in the order of the rooms::
 
 from pyrovae import build, data, distributions, guides, likelihoods, metrics, nn, objectives, plots, priors, train
 from pyrovae.build import build_vae, load, save
-from pyrovae.objectives import ELBO, warmup
+from pyrovae.objectives import ELBO, IWAE, MMD, DReG, Renyi, TotalCorrelation, constant, cyclical, warmup
 from pyrovae.train import fit
 from pyrovae.vae import VAE
 
@@ -26,10 +26,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ELBO",
+    "IWAE",
+    "MMD",
     "VAE",
+    "DReG",
+    "Renyi",
+    "TotalCorrelation",
     "__version__",
     "build",
     "build_vae",
+    "constant",
+    "cyclical",
     "data",
     "distributions",
     "fit",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
-import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from pyrovae import guards
 from pyrovae.data import Data, batches
 from pyrovae.likelihoods import Likelihood
-from pyrovae.objectives import ELBO
+from pyrovae.objectives import ELBO, Objective, blame, is_divergence
 from pyrovae.vae import VAE, evaluating
 
 __all__ = ["History", "fit", "write_history"]
@@ -41,6 +41,7 @@ def fit(
     *,
     val: Tensor | None = None,
     patience: int | None = None,
+    callbacks: Sequence[Callable[[Any, int, History], None]] = (),
     seed: int | None = None,
     progress: bool = True,
 ) -> History:
@@ -54,17 +55,21 @@ def fit(
         epochs: Passes over the data.
         batch_size: Data per step.
         optim: Any optimizer of ``pyro.optim``; None is Adam at a learning rate of 1e-3.
-        loss: :class:`~pyrovae.ELBO` or any of Pyro's; None is ``pyrovae.ELBO()``. A schedule of beta follows the
-            epochs; the validation loss has beta 1 from the first epoch on.
+        loss: An objective of ``pyrovae`` or of Pyro; None is ``pyrovae.ELBO()``. Its schedules follow the epochs or the
+            steps and must end within the run. The validation loss is the bound itself, with hard gates, from the first
+            epoch on: of ELBO the one with beta 1 and nothing else.
         val: Validation data, where ``data`` brings none.
-        patience: Stop after this many epochs without a better validation loss; None runs all epochs.
+        patience: Stop after this many epochs without a better validation loss, counted from the end of the schedules;
+            None runs all epochs.
+        callbacks: Each is called as ``callback(vae, epoch, history)`` at the end of every epoch, in ``eval`` mode.
         seed: Of the order and the draws, which then leave torch's own random state as it was; None goes on from there.
         progress: Whether to show a bar.
 
     Returns: ``{"epoch", "train_loss", "val_loss", "seconds"}``, one number per epoch; losses in nats per datum, the
         seconds since the start. ``val_loss`` is NaN without validation data.
-    Raises: ValueError for data outside the likelihood's support or an optimizer or loss that Pyro gets wrong;
-        FloatingPointError when the loss becomes NaN. After any error the weights are those of the epoch's start.
+    Raises: ValueError for data outside the likelihood's support, an optimizer or loss that Pyro gets wrong, or a
+        schedule longer than the run; FloatingPointError when the loss becomes NaN, with the step, the site and the
+        parameter that went wrong. After any error the weights are those of the epoch's start.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
@@ -85,10 +90,11 @@ def fit(
     else:
         functions = (vae.model, vae.guide)
     svi = SVI(*functions, optim, loss)
-    # what is compared between epochs is the bound itself, whatever beta is
-    bound = SVI(*functions, optim, ELBO() if isinstance(loss, ELBO) else loss)
+    bound = SVI(*functions, optim, loss.true_bound() if isinstance(loss, Objective) else loss)
+    rest = _end_of_schedules(loss, epochs, _num_steps(train, batch_size))
     history: History = {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []}
     best_loss, best_weights, best_epoch = math.inf, _weights(vae), 0
+    steps = itertools.count(1)
     start = time.perf_counter()
     with _seeded(vae, seed) as generator, tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
         for x in (train, val):
@@ -99,13 +105,13 @@ def fit(
             try:
                 passes = batches(train, batch_size, transform=transform, generator=generator)
                 with _divergence(epoch):
-                    if isinstance(loss, ELBO):
+                    if isinstance(loss, Objective):
                         passes = _scheduled(loss, epoch - 1, passes, num_rows=_length(train))
-                    train_loss = _train_epoch(vae, svi, passes, checked=isinstance(train, Tensor))
+                    train_loss = _train_epoch(vae, svi, passes, steps, checked=isinstance(train, Tensor))
                     val_loss = math.nan
                     if val is not None:
                         val_loss = _evaluate(vae, bound, batches(val, batch_size, shuffle=False))
-                        if math.isnan(val_loss) or (math.isinf(val_loss) and math.isfinite(train_loss)):
+                        if math.isinf(val_loss) and math.isfinite(train_loss):
                             raise FloatingPointError(f"the validation loss became {val_loss}")
             except BaseException:
                 _restore(before)
@@ -117,10 +123,16 @@ def fit(
                 best_loss, best_weights, best_epoch = val_loss, _weights(vae), epoch
             bar.set_postfix_str(f"loss {train_loss:.2f}, validation {val_loss:.2f} nats per datum", refresh=False)
             bar.update()
-            if patience is not None and epoch - best_epoch >= patience:
+            with _eval_mode(vae), torch.random.fork_rng(devices=_devices(vae)):  # measuring changes no training
+                for callback in callbacks:
+                    callback(vae, epoch, history)
+            if patience is not None and epoch - max(best_epoch, rest) >= patience:
                 break
     if val is not None:
         _restore(best_weights)
+    for name, schedule in loss.schedules().items() if isinstance(loss, Objective) else ():
+        if schedule.unit == "steps" and loss.step < schedule.end:  # of a stream, whose length was not known before
+            warnings.warn(f"the run ended at step {loss.step}, before the schedule of {name} did", stacklevel=2)
     return history
 
 
@@ -132,25 +144,52 @@ def write_history(history: History, path: str | Path) -> None:
         writer.writerows(zip(*history.values(), strict=True))
 
 
-def _train_epoch(vae: VAE | Pair, svi: SVI, passes: Iterable[Tensor], checked: bool) -> float:
+def _train_epoch(vae: VAE | Pair, svi: SVI, passes: Iterable[Tensor], steps: Iterator[int], checked: bool) -> float:
     """One step per batch; the loss in nats per datum."""
     if isinstance(vae, nn.Module):
         vae.train()
     total, count = 0.0, 0
-    for batch in passes:
+    for batch, step in zip(passes, steps, strict=False):
         batch = _like_parameters(vae, batch)
         if not checked:
             _check(vae, batch)
-        loss = _scalar(svi.step(batch))
-        if math.isnan(loss):
-            raise FloatingPointError(f"the loss became NaN after {count} data")
-        total, count = total + loss, count + len(batch)
+        total, count = total + _number(svi.step, svi, batch, f"step {step}: the loss"), count + len(batch)
     if count == 0:
         raise ValueError("data gave no batch: it must be possible to iterate over it once per epoch")
     return total / count
 
 
-def _scheduled(loss: ELBO, epochs_done: int, passes: Iterable[Tensor], num_rows: float) -> Iterator[Tensor]:
+def _number(call: Callable[[Tensor], Any], svi: SVI, batch: Tensor, what: str) -> float:
+    """A loss of a batch; one that is NaN, or met a NaN on its way, is an error that says where."""
+    try:
+        loss = call(batch)
+        value = float(loss[0] if isinstance(loss, tuple) else loss)  # ReweightedWakeSleep gives two
+    except (ValueError, RuntimeError) as error:
+        if not is_divergence(error):
+            raise
+        value = math.nan
+    if math.isnan(value):
+        raise FloatingPointError(f"{what} became NaN: {blame(svi.model, svi.guide, (batch,))}")
+    return value
+
+
+def _end_of_schedules(loss: Any, epochs: int, steps_per_epoch: float) -> float:
+    """The epoch from which an objective is the same for good, its counts put back to the start of a run."""
+    if not isinstance(loss, Objective):
+        return 0.0
+    loss.epoch, loss.step = 0.0, 0
+    ends = [0.0]
+    for name, schedule in loss.schedules().items():
+        ends.append(schedule.end if schedule.unit == "epochs" else schedule.end / steps_per_epoch)
+        if ends[-1] > epochs:
+            raise ValueError(
+                f"loss: the schedule of {name} ends at {schedule.end:g} {schedule.unit}, after the run, which has "
+                f"{epochs} epochs: shorten the one or lengthen the other"
+            )
+    return max(ends)
+
+
+def _scheduled(loss: Objective, epochs_done: int, passes: Iterable[Tensor], num_rows: float) -> Iterator[Tensor]:
     """The batches of an epoch, with the objective told how far it is."""
     count = 0
     for batch in passes:
@@ -165,31 +204,32 @@ def _length(data: Any) -> float:
     return len(dataset) if hasattr(dataset, "__len__") else math.inf
 
 
+def _num_steps(data: Any, batch_size: int) -> float:
+    """Steps per epoch; infinite for a stream."""
+    if hasattr(data, "dataset"):
+        return len(data)
+    num_rows = _length(data)
+    return math.ceil(num_rows / max(batch_size, 1)) if math.isfinite(num_rows) else math.inf
+
+
 @contextmanager
 def _divergence(epoch: int) -> Iterator[None]:
-    """One error for a NaN, whether the loss or torch's check of a distribution's parameters meets it first."""
-    advice = "the weights are put back to the epoch's start; try a lower learning rate"
+    """What became NaN, with the epoch and what was done about it."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN")  # Pyro's own word for what is raised here
             yield
     except FloatingPointError as error:
-        raise FloatingPointError(f"epoch {epoch}: {error}; {advice}") from error
-    except ValueError as error:
-        if "Expected parameter" in str(error) and re.search(r"\b(nan|inf)\b", str(error)):
-            raise FloatingPointError(f"epoch {epoch}: the loss became NaN; {advice}") from error
-        raise
+        raise FloatingPointError(
+            f"epoch {epoch}: {error}; the weights are put back to the epoch's start; try a lower learning rate"
+        ) from error
 
 
 def _evaluate(vae: VAE | Pair, svi: SVI, passes: Iterable[Tensor]) -> float:
     """The loss in nats per datum, with no step taken and no running statistic moved."""
-    with evaluating(vae) if isinstance(vae, nn.Module) else nullcontext():
-        losses = [(_scalar(svi.evaluate_loss(batch)), len(batch)) for batch in passes]
+    with _eval_mode(vae):
+        losses = [(_number(svi.evaluate_loss, svi, batch, "the validation loss"), len(batch)) for batch in passes]
     return sum(loss for loss, _ in losses) / sum(count for _, count in losses)
-
-
-def _scalar(loss: Any) -> float:
-    return float(loss[0] if isinstance(loss, tuple) else loss)  # ReweightedWakeSleep gives two
 
 
 def _check_optim_and_loss(optim: Any, loss: Any) -> None:
@@ -224,6 +264,16 @@ def _like_parameters(vae: VAE | Pair, x: Any) -> Any:
     return x if parameter is None or not isinstance(x, Tensor) else x.to(parameter)
 
 
+def _eval_mode(vae: VAE | Pair) -> Any:
+    return evaluating(vae) if isinstance(vae, nn.Module) else nullcontext()
+
+
+def _devices(vae: VAE | Pair) -> list[torch.device]:
+    """Those whose random state is not the CPU's."""
+    parameter = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
+    return [parameter.device] if parameter is not None and parameter.is_cuda else []
+
+
 def _weights(vae: VAE | Pair) -> list[tuple[Tensor, Tensor]]:
     """Each trained tensor with a copy: those of the VAE, or for two functions all that Pyro's store holds."""
     if isinstance(vae, nn.Module):
@@ -246,8 +296,6 @@ def _seeded(vae: VAE | Pair, seed: int | None) -> Iterator[torch.Generator | Non
     if seed is None:
         yield None
         return
-    parameter = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
-    devices = [parameter.device] if parameter is not None and parameter.is_cuda else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=_devices(vae)):
         torch.manual_seed(seed)
         yield torch.Generator().manual_seed(seed)

@@ -188,7 +188,9 @@ def test_a_loss_that_becomes_nan_raises_and_the_weights_are_put_back():
     before = copy.deepcopy(vae.state_dict())
     for validation in (True, False):
         with (
-            pytest.raises(FloatingPointError, match=r"epoch 1: the loss became NaN.*learning rate"),
+            pytest.raises(
+                FloatingPointError, match=r"epoch 1: step \d: the loss became NaN: site '[xz]'.*learning rate"
+            ),
             pyro.validation_enabled(validation),
         ):
             fit(vae, torch.randn(50, 8), optim=pyro.optim.SGD({"lr": 1e18}), epochs=1)
@@ -214,3 +216,18 @@ def test_a_loss_that_becomes_nan_raises_and_the_weights_are_put_back():
 def test_bad_input_is_named_and_no_weight_moves(error, message, call):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_callbacks_see_each_epoch_in_eval_mode_and_change_nothing():
+    seen = []
+
+    def callback(vae, epoch, history):
+        seen.append((epoch, len(history["epoch"]), vae.training, torch.is_grad_enabled()))
+        torch.rand(3)
+
+    numbers = []
+    for callbacks in ((), (callback, callback)):
+        vae = build()
+        numbers.append(pv.fit(vae, X, epochs=3, callbacks=callbacks, seed=0, progress=False)["train_loss"])
+    assert seen == [(epoch, epoch, False, False) for epoch in (1, 2, 3) for _ in range(2)]
+    assert numbers[0] == numbers[1], "what a callback draws is not taken from the run"

@@ -228,8 +228,9 @@ def _beta(options: dict[str, Any], epochs: int) -> Any:
     """The weight of the KL, as it rises."""
     default = min(WARMUP.get(options["prior"], 0.0), 0.8 * epochs)
     warmup = default if options["warmup"] is None else options["warmup"]
-    rise = pv.warmup(warmup) if warmup else lambda _: 1.0
-    return lambda epoch: options["beta"] * rise(epoch)
+    if warmup > epochs:
+        raise ValueError(f"--warmup of {warmup:g} epochs ends after the run, of {epochs}: --epochs")
+    return pv.warmup(warmup, end=options["beta"]) if warmup else options["beta"]
 
 
 def _num_classes(dataset: Data, likelihood: str) -> int | None:

@@ -1,0 +1,32 @@
+"""Objectives: bounds on log p(x) that Pyro's SVI raises, the penalties and the schedules that go with them."""
+
+from pyrovae.objectives.base import Objective
+from pyrovae.objectives.divergence import blame, is_divergence
+from pyrovae.objectives.elbo import ELBO
+from pyrovae.objectives.importance import IWAE, DReG, Renyi
+from pyrovae.objectives.penalties import MMD, TotalCorrelation
+from pyrovae.objectives.report import Report, SiteReport
+from pyrovae.objectives.schedules import Schedule, constant, cyclical, warmup
+from pyrovae.objectives.sites import coordinate_kl, draw_sites, is_shared, site_kl
+
+__all__ = [
+    "ELBO",
+    "IWAE",
+    "MMD",
+    "DReG",
+    "Objective",
+    "Renyi",
+    "Report",
+    "Schedule",
+    "SiteReport",
+    "TotalCorrelation",
+    "blame",
+    "constant",
+    "coordinate_kl",
+    "cyclical",
+    "draw_sites",
+    "is_divergence",
+    "is_shared",
+    "site_kl",
+    "warmup",
+]

@@ -1,0 +1,55 @@
+"""What an objective does at each site."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from pyrovae.objectives.sites import score
+
+__all__ = ["Report", "SiteReport"]
+
+DRAWN = {
+    "pathwise": "path through the atoms",
+    "pair": "antithetic pair",
+    "straight_through": "straight-through, biased",
+    "relaxed": "relaxed, biased",
+}
+
+
+class SiteReport(NamedTuple):
+    """A site of the guide: its density and the model's, whether its KL is exact, and the gradient it has."""
+
+    name: str
+    guide: str
+    model: str
+    kl_is_exact: bool
+    gradient: str
+
+    @classmethod
+    def of(cls, name: str, p: Any, q: Any, kl_is_exact: bool, num_particles: int) -> SiteReport:
+        if "drawn" in q["infer"]:
+            gradient = DRAWN[q["infer"]["drawn"]]
+        elif score(q) is None:
+            gradient = "path"
+        else:
+            gradient = "leave-one-out score" if num_particles > 1 else "score, no baseline"
+            gradient = f"path and {gradient}" if q["fn"].has_rsample else gradient
+        return cls(name, _name(q["fn"]), "none" if p is None else _name(p["fn"]), kl_is_exact, gradient)
+
+
+class Report(tuple[SiteReport, ...]):
+    """A :class:`SiteReport` of each site, printed as a table."""
+
+    def __str__(self) -> str:
+        rows = [("site", "guide", "model", "KL", "gradient")]
+        rows += [(s.name, s.guide, s.model, "exact" if s.kl_is_exact else "sampled", s.gradient) for s in self]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _name(fn: Any) -> str:
+    while isinstance(fn, torch.distributions.Independent):
+        fn = fn.base_dist
+    return type(fn).__name__

@@ -1,0 +1,49 @@
+"""The warm-up that trains the spikes first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+
+from pyrovae.distributions import SpikeSlab
+
+__all__ = ["SpikesFirst"]
+
+
+class SpikesFirst(Messenger):
+    r"""Around a guide: slabs that are told apart by their spikes alone at :math:`\lambda = 0`, and as they are at 1.
+
+    .. math:: (\mu, \sigma) \mapsto (\lambda \mu, \sigma^\lambda)
+
+    for the location and the scale of each spike-and-slab site. At 0 an open gate says that it is open, and no more.
+
+    References: Tonolini, Jensen and Murray-Smith (2020), "Variational sparse coding", section 3.4 and its supplement.
+    """
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.found = False
+
+    def _pyro_sample(self, msg: Any) -> None:
+        fn = msg["fn"]
+        while isinstance(fn, torch.distributions.Independent):
+            fn = fn.base_dist
+        if isinstance(fn, SpikeSlab):
+            self.found = True
+            if self.weight < 1:
+                tempered = SpikeSlab(fn.logits, self._tempered(fn.slab, msg["name"]))
+                msg["fn"] = tempered.to_event(msg["fn"].event_dim) if msg["fn"].event_dim else tempered
+
+    def _tempered(self, slab: Any, name: str) -> Any:
+        if not {"loc", "scale"} <= set(slab.arg_constraints):
+            raise ValueError(f"spikes_first: the slab {type(slab).__name__} of site {name!r} has no location and scale")
+        values = {key: getattr(slab, key) for key in slab.arg_constraints}
+        return type(slab)(**{**values, "loc": self.weight * slab.loc, "scale": slab.scale**self.weight})
+
+    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
+        super().__exit__(exc_type, exc_value, traceback)
+        if exc_type is None and not self.found:
+            raise ValueError("spikes_first: the guide has no spike-and-slab site whose slabs could come later")
