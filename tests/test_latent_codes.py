@@ -138,7 +138,7 @@ def test_the_activity_of_a_prior_is_that_of_its_draws(name):
 class Unknown(dist.Normal):
     """Zero with probability 0.7, by a law that does not say so."""
 
-    def rsample(self, sample_shape=torch.Size()):
+    def rsample(self, sample_shape=()):
         z = super().rsample(sample_shape)
         return z * torch.bernoulli(torch.full_like(z, 0.3))
 

@@ -130,7 +130,7 @@ def test_an_empty_code_has_no_active_coordinate_and_is_counted():
 
 @pytest.mark.parametrize("threshold", [-0.1, math.nan, math.inf])
 def test_a_threshold_is_a_number_of_standard_deviations(threshold):
-    with pytest.raises(ValueError, match="^threshold must be at least 0 and finite, got"):
+    with pytest.raises(ValueError, match=r"^threshold must be at least 0 and finite, got"):
         metrics.l0(normal(5, 2), threshold)
 
 
@@ -170,7 +170,7 @@ def test_lifetime_is_of_each_coordinate_that_lives():
 
 
 def test_a_thing_that_lives_once_has_no_sparseness():
-    with pytest.raises(ValueError, match='^over must be "population" or "lifetime", got \'both\''):
+    with pytest.raises(ValueError, match=r"^over must be .population. or .lifetime., got 'both'"):
         metrics.treves_rolls(normal(5, 2), "both")
     assert LIFETIME(normal(1, 3)).mean is None  # every coordinate is constant
     assert LIFETIME(normal(1, 3)).dead == 3
