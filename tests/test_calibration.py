@@ -192,14 +192,14 @@ def test_gates_that_are_the_posterior_are_reliable():
     """In each bin of each coordinate within 5 standard errors: 20 of them, a false alarm once in 10^5."""
     torch.manual_seed(0)
     got = metrics.gate_reliability(slabs(), 20_000)
-    assert got.predicted.shape == got.observed.shape == got.count.shape == (2, 10)
-    assert got.count.sum(1).tolist() == [20_000, 20_000]
+    assert got.predicted.shape == got.observed.shape == got.counts.shape == (2, 10)
+    assert got.counts.sum(1).tolist() == [20_000, 20_000]
     edges = torch.arange(11) / 10
-    seen = got.count > 0
+    seen = got.counts > 0
     assert seen.sum() > 12
     assert (got.predicted.isnan() == ~seen).all()
     assert ((got.predicted >= edges[:-1]) & (got.predicted <= edges[1:]))[seen].all()
-    error = (got.predicted * (1 - got.predicted) / got.count).sqrt()
+    error = (got.predicted * (1 - got.predicted) / got.counts).sqrt()
     assert ((got.predicted - got.observed).abs() < 5 * error)[seen].all()
     assert got.error.max() < 0.012
 
@@ -240,7 +240,7 @@ def test_reliability_is_that_of_a_loop():
         error = 0.0
         for b in range(4):
             inside = (gamma[:, j] >= b / 4) & ((gamma[:, j] < (b + 1) / 4) | (b == 3))
-            assert got.count[j, b] == inside.sum()
+            assert got.counts[j, b] == inside.sum()
             if inside.any():
                 on, mean = (z[inside, j] != 0).double().mean().item(), gamma[inside, j].mean()
                 assert got.predicted[j, b].item() == pytest.approx(mean)

@@ -50,12 +50,12 @@ class Coverage(NamedTuple):
 class Reliability(NamedTuple):
     """Per coordinate and bin, ``(D, B)``: the mean probability that the guide gave, and the share that it came to.
 
-    Both are NaN where ``count`` is 0. ``error`` ``(D,)`` is the expected calibration error.
+    Both are NaN where ``counts`` is 0. ``error`` ``(D,)`` is the expected calibration error.
     """
 
     predicted: Tensor
     observed: Tensor
-    count: Tensor
+    counts: Tensor
     error: Tensor
 
 
@@ -155,12 +155,12 @@ def gate_reliability(vae: VAE, num_data: int = 1000, num_bins: int = 10, num_sam
     gamma = torch.cat([nonzero_probability(vae, part, num_samples)[0] for part in x.split(rows)]).double()
     bins = (gamma * num_bins).long().clamp(max=num_bins - 1)
     member = torch.nn.functional.one_hot(bins, num_bins).double()  # (N, D, B)
-    count = member.sum(0)
+    counts = member.sum(0)
     predicted, observed = (
-        torch.einsum("ndb,nd->db", member, value) / count for value in (gamma, (z != 0).double())
+        torch.einsum("ndb,nd->db", member, value) / counts for value in (gamma, (z != 0).double())
     )  # 0 / 0 in an empty bin
-    error = ((predicted - observed).abs() * count / num_data).nansum(1)
-    return Reliability(predicted, observed, count.long(), error)
+    error = ((predicted - observed).abs() * counts / num_data).nansum(1)
+    return Reliability(predicted, observed, counts.long(), error)
 
 
 def _simulate(vae: VAE, num_data: int) -> tuple[Tensor, Tensor]:
