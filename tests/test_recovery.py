@@ -237,6 +237,15 @@ def test_dci_is_low_where_factors_are_mixed_or_absent():
     assert split.disentanglement > 0.95
 
 
+def test_sap_gives_no_credit_for_the_frequent_value():
+    """One value in ten: who says nothing but the other is right nine times of ten, and balanced classes forbid it."""
+    v = (torch.arange(2000) % 10 == 0).long()[:, None]
+    z = torch.cat([v + 0.01 * normal(2000, 1), normal(2000, 1, seed=4)], 1)
+    got = metrics.sap(z, v)
+    assert got.table[0, 0] == 1.0
+    assert got.table[1, 0] < 0.7
+
+
 @pytest.mark.parametrize("kind", ["continuous", "discrete"])
 def test_dci_is_the_formula_of_importances_that_scikit_learn_gives(kind):
     v = discrete(240)
