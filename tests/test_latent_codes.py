@@ -103,7 +103,7 @@ def test_occupancy_of_other_laws_is_their_closed_form():
     np.testing.assert_allclose(got.prior, [0.3, 0.3], rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", [name for name in build.PRIORS if name != "flow"])
+@pytest.mark.parametrize("name", build.PRIORS)
 def test_probabilities_and_means_are_those_of_draws(name):
     """5,000 draws of 24 numbers, twice, within 6 standard errors: a false alarm once in 10^7 for each case."""
     vae, x = made(name)
@@ -133,6 +133,17 @@ def test_the_activity_of_a_prior_is_that_of_its_draws(name):
     share = (draws != 0).double().mean(0)
     error = (2 if shared else 1) * (got.prior * (1 - got.prior) / len(draws)).sqrt()
     assert ((share - got.prior).abs() <= 6 * error + 1e-12).all()
+
+
+def test_a_mixture_of_spikes_and_slabs_is_counted():
+    """The prior is a mixture of the guide's posteriors: 4 weighted gates within 6 standard errors of 10,000 draws."""
+    torch.manual_seed(0)
+    x = torch.bernoulli(torch.full((6, 5), 0.5))
+    vae = pv.build_vae((5,), D, prior="vamp", guide="spike-slab", hidden=(8,), inputs=x, num_components=3)
+    got = metrics.spike_occupancy(vae, x, 10_000)
+    gates = vae.posterior.distribution(vae.prior.inputs()).base_dist.probs.mean(0).detach()
+    assert ((got.prior - gates).abs() < 6 * (gates * (1 - gates) / 10_000).sqrt()).all()
+    assert not got.exact
 
 
 class Unknown(dist.Normal):
