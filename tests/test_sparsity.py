@@ -1,5 +1,6 @@
 """Measurements of codes: sparsity from both sides, the linear probe, and atoms of decoders that are known."""
 
+import functools
 import itertools
 import math
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats as st
 import torch
+from cases import double
 
 import pyrovae as pv
 from pyrovae import metrics
@@ -34,7 +36,7 @@ def test_hoyer_is_one_for_one_coordinate_and_zero_for_equal_magnitudes():
     torch.testing.assert_close(metrics.hoyer(one_hot).value, torch.ones(60).double())
     signs = torch.tensor(list(itertools.product([-3.0, 3.0], repeat=5)))  # each column half and half
     torch.testing.assert_close(metrics.hoyer(signs).value, torch.zeros(32), atol=1e-6, rtol=0)
-    assert metrics.hoyer(signs)[1:] == (0, 0)
+    assert metrics.hoyer(signs)[2:] == (0, 0)
 
 
 def test_hoyer_is_the_formula_in_numpy():
@@ -66,27 +68,150 @@ def test_a_collapsed_dimension_does_not_look_sparse():
     dead = torch.cat([z, torch.zeros(500, 3), torch.full((500, 2), 0.7)], 1)
     got = metrics.hoyer(dead)
     torch.testing.assert_close(got.value, metrics.hoyer(z).value)
-    assert got[1:] == (5, 0)
+    assert got[2:] == (5, 0)
 
 
 def test_an_empty_code_has_no_value_and_is_counted():
     z = normal(40, 4)
     z[3] = z[8] = 0.0
     got = metrics.hoyer(z)
-    assert got.value.isnan().nonzero()[:, 0].tolist() == [3, 8]
-    assert got[1:] == (0, 2)
-    assert got.mean == pytest.approx(got.value[~got.value.isnan()].mean().item(), rel=1e-12)
+    assert (got.value == 0).nonzero()[:, 0].tolist() == [3, 8]
+    assert got[2:] == (0, 2)
+    assert got.mean == pytest.approx(got.value[got.value > 0].mean().item(), rel=1e-12)
 
 
 @pytest.mark.parametrize(("z", "dead"), [(torch.eye(3)[:, :1], 0), (torch.ones(1, 4), 4), (torch.zeros(5, 2), 2)])
 def test_fewer_than_two_dimensions_have_no_hoyer(z, dead):
     got = metrics.hoyer(z)
     assert got.value.shape == z.shape[:1]
-    assert got.value.isnan().all()
-    assert (got.mean, got.dead) == (None, dead)
+    assert not got.value.any()
+    assert (got.mean, got.dead) == (0.0, dead)
+    assert got.empty == int((z == 0).all(1).sum()) or dead < z.shape[1]
 
 
-@pytest.mark.parametrize("measure", [metrics.hoyer, metrics.exact_zeros])
+# --- other measures of a code ---------------------------------------------------------------------------------------
+
+LIFETIME = functools.partial(metrics.treves_rolls, over="lifetime")
+EACH_CODE = (metrics.hoyer, metrics.gini, metrics.treves_rolls)  # from 0, even, to about 1, one-hot
+
+
+def even_codes(dim=5):
+    """Codes of equal magnitudes, each column half and half."""
+    return 3 * double(list(itertools.product([-1.0, 1.0], repeat=dim)))
+
+
+def one_hot_codes(dim=6, num=60):
+    z = torch.zeros(num, dim).double()
+    z[torch.arange(num), torch.arange(num) % dim] = normal(num)
+    return z
+
+
+def test_l0_counts_what_is_away_from_zero_in_units_of_each_coordinate():
+    z = normal(400, 6)
+    z[:200, 2:] = 0.0
+    assert metrics.l0(z, 0.0).value.tolist() == [2.0] * 200 + [6.0] * 200
+    assert metrics.l0(z, 0.0)[2:] == (0, 0)
+    z = normal(300, 4).numpy() * np.geomspace(1e-3, 1e3, 4)
+    for threshold in (0.01, 0.5, 3.0):
+        expected = [sum(abs(z[n, j]) > threshold * z[:, j].std() for j in range(4)) for n in range(300)]
+        assert metrics.l0(torch.tensor(z), threshold).value.tolist() == expected
+    assert metrics.l0(torch.tensor(z)).mean > 3.9
+    assert metrics.l0(torch.tensor(z), 100.0).mean == 0.0
+
+
+def test_an_empty_code_has_no_active_coordinate_and_is_counted():
+    z = torch.cat([normal(40, 4), torch.full((40, 1), 0.7)], 1)
+    z[3, :4] = z[8, :4] = 0.0
+    got = metrics.l0(z)
+    assert got.value[[3, 8]].tolist() == [0.0, 0.0]
+    assert got[2:] == (1, 2)
+    all_zero = metrics.l0(torch.zeros(5, 2))
+    assert (all_zero.value.tolist(), *all_zero[1:], all_zero.mean) == ([0.0] * 5, 2, 0, 0.0)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, math.nan, math.inf])
+def test_a_threshold_is_a_number_of_standard_deviations(threshold):
+    with pytest.raises(ValueError, match=r"^threshold must be at least 0 and finite, got"):
+        metrics.l0(normal(5, 2), threshold)
+
+
+@pytest.mark.parametrize("measure", [metrics.gini, metrics.treves_rolls])
+def test_equal_magnitudes_have_none_and_one_coordinate_all(measure):
+    torch.testing.assert_close(measure(even_codes()).value, torch.zeros(32).double())
+    top = 1 - 1 / 6 if measure is metrics.gini else 1.0
+    torch.testing.assert_close(measure(one_hot_codes()).value, torch.full((60,), top).double())
+    two = torch.cat([one_hot_codes(), one_hot_codes()], 1)  # two of twelve, equal after the division
+    expected = 1 - 2 / 12 if measure is metrics.gini else (1 - 4 / 24) / (1 - 1 / 12)
+    torch.testing.assert_close(measure(two).value, torch.full((60,), expected).double())
+
+
+def test_gini_is_half_the_mean_difference_of_magnitudes_over_their_mean():
+    z = normal(50, 7).numpy() * np.geomspace(0.1, 10, 7)
+    a = np.abs(z / z.std(0))
+    expected = np.abs(a[:, :, None] - a[:, None, :]).mean((1, 2)) / (2 * a.mean(1))
+    np.testing.assert_allclose(metrics.gini(torch.tensor(z)).value, expected, rtol=1e-12)
+
+
+def test_treves_rolls_is_the_formula_of_population_and_lifetime():
+    z = normal(50, 7).numpy() * np.geomspace(0.1, 10, 7)
+    for over, r in (("population", np.abs(z / z.std(0))), ("lifetime", np.abs(z).T)):
+        m = r.shape[1]
+        expected = [(1 - sum(row) ** 2 / (m * sum(row**2))) / (1 - 1 / m) for row in r]
+        np.testing.assert_allclose(metrics.treves_rolls(torch.tensor(z), over).value, expected, rtol=1e-12)
+
+
+def test_lifetime_is_of_each_coordinate_that_lives():
+    """One datum of 50 at the first, all alike in size at the second; of a Normal 1 - 2 / pi (9 standard errors)."""
+    z = torch.stack([torch.zeros(50), torch.ones(50), torch.full((50,), 0.3)], 1).double()
+    z[7, 0], z[::2, 1] = 4.0, -1.0
+    got = LIFETIME(z)
+    torch.testing.assert_close(got.value, double([1.0, 0.0]))
+    assert (got.dead, got.empty) == (1, 0)
+    assert LIFETIME(normal(100_000, 1)).value.item() == pytest.approx(1 - 2 / math.pi, abs=0.015)
+
+
+def test_a_thing_that_lives_once_has_no_sparseness():
+    with pytest.raises(ValueError, match=r"^over must be .population. or .lifetime., got 'both'"):
+        metrics.treves_rolls(normal(5, 2), "both")
+    assert LIFETIME(normal(1, 3)).mean == 0.0  # every coordinate is constant
+    assert LIFETIME(normal(1, 3)).dead == 3
+
+
+@pytest.mark.parametrize("measure", EACH_CODE)
+def test_no_measure_takes_a_dead_dimension_for_sparsity(measure):
+    z = normal(300, 8)
+    faded, dead = z.clone(), torch.cat([z, torch.zeros(300, 3), torch.full((300, 2), 0.7).double()], 1)
+    faded[:, 2:] *= 1e-4
+    torch.testing.assert_close(measure(faded).value, measure(z).value)
+    torch.testing.assert_close(measure(dead).value, measure(z).value)
+    assert measure(dead)[2:] == (5, 0)
+    z[3] = 0.0
+    assert (measure(z).value == 0).nonzero().tolist() == [[3]]
+    assert measure(z)[2:] == (0, 1)
+    for few in (torch.eye(3)[:, :1], torch.ones(1, 4), torch.zeros(5, 2)):
+        assert measure(few).mean == 0.0
+        assert measure(few).value.shape == few.shape[:1]
+
+
+@pytest.mark.parametrize("measure", [*EACH_CODE, LIFETIME])
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_no_measure_knows_units_in_float32(measure, size):
+    z = normal(50, 5).float()
+    expected = measure(z).value
+    scaled = torch.cat([z[:, :1] * max(size, 1e-3), z[:, 1:] * min(size, 1e15) if size > 1 else z[:, 1:]], 1)
+    torch.testing.assert_close(measure(scaled).value, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("measure", [*EACH_CODE, LIFETIME, metrics.l0, metrics.exact_zeros])
+def test_codes_are_finite(measure, bad):
+    z = normal(4, 3)
+    z[2, 1] = bad
+    with pytest.raises(ValueError, match=rf"^z must be finite, got {bad} at \(2, 1\)"):
+        measure(z)
+
+
+@pytest.mark.parametrize("measure", [metrics.hoyer, metrics.exact_zeros, metrics.l0, metrics.gini, LIFETIME])
 @pytest.mark.parametrize("z", [torch.zeros(3), torch.zeros(0, 3), torch.zeros(3, 0), torch.zeros(3, 3).long()])
 def test_codes_are_a_table_of_real_numbers(measure, z):
     with pytest.raises(ValueError, match=r"^z must be codes \(N, D\) of real numbers, got"):
@@ -102,7 +227,7 @@ def test_evaluate_reports_the_sparsity_of_the_deterministic_code():
     assert 0 < numbers["exact_zeros"] < 1
     assert numbers["exact_zeros"] == pytest.approx((z == 0).float().mean().item())
     assert numbers["hoyer"] == metrics.hoyer(z).mean
-    assert (numbers["dead_units"], numbers["empty_codes"]) == metrics.hoyer(z)[1:]
+    assert (numbers["dead_units"], numbers["empty_codes"]) == metrics.hoyer(z)[2:]
 
 
 # --- the probe ------------------------------------------------------------------------------------------------------

@@ -116,8 +116,8 @@ def evaluate(vae: VAE, x: Tensor, num_samples: int = 5000) -> dict[str, Any]:
     """The numbers of the table that ``pyrovae fit`` ends with; means over the data, in nats per datum.
 
     ``log_likelihood`` is None under a Delta guide, which gives no bound. ``standard_error`` is of the ELBO's mean over
-    the data. ``exact_zeros`` and ``hoyer`` are of the deterministic code ``vae.encode(x)``; ``hoyer`` is None where no
-    code has a value, ``dead_units`` and ``empty_codes`` count what it leaves out (see :func:`~pyrovae.metrics.hoyer`).
+    the data. ``exact_zeros`` and ``hoyer`` are of the deterministic code ``vae.encode(x)``, and
+    ``dead_units`` and ``empty_codes`` count what the second leaves out (see :func:`~pyrovae.metrics.hoyer`).
     """
     bound = elbo(vae, x)
     z = vae.encode(x)

@@ -1,7 +1,8 @@
-"""What codes are good for: few-label accuracy of a linear probe. scikit-learn is imported when it runs."""
+"""What codes are good for: few-label accuracy of a probe. scikit-learn is imported when it runs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,12 +26,16 @@ def probe_accuracy(
     num_labels: int = 100,
     repeats: int = 20,
     seed: int = 0,
+    classifier: str = "linear",
+    num_neighbors: int = 5,
 ) -> Probe:
-    """Share of test rows whose label a logistic regression on the code predicts, trained on few labelled rows.
+    """Share of test rows whose label a simple classifier of codes predicts, trained on few labelled rows.
 
     Each repeat draws ``num_labels`` rows, as many of each class as of the others, or one more where they do not divide.
-    Codes are standardised by mean and standard deviation over all of ``codes``, whose labels that does not use. The
-    regression is scikit-learn's, with its penalty of weight 1 on the squared weights.
+    Codes are standardised by mean and standard deviation over all of ``codes``, whose labels that does not use.
+    ``"linear"`` is scikit-learn's logistic regression, with its penalty of weight 1 on the squared weights; ``"knn"``
+    takes the most frequent label, the smallest of several, of the nearest labelled rows by Euclidean distance. The
+    first asks whether classes are in half spaces, the second whether neighbours are of one class.
 
     Args:
         codes: ``(N, D)``, what the labelled rows are drawn from.
@@ -40,12 +45,14 @@ def probe_accuracy(
         num_labels: Labelled rows in all, at least one for each class.
         repeats: Draws of the labelled rows.
         seed: Of the draws.
+        classifier: ``"linear"`` or ``"knn"``.
+        num_neighbors: Of ``"knn"``; at most ``num_labels``.
 
     Returns: The mean over the repeats and its standard error: that of the choice of labels, not of the test set.
-    Raises: ValueError when shapes do not match, or a class has too few rows.
+    Raises: ValueError when shapes do not match, a class has too few rows, codes are not finite, or ``classifier`` is
+        neither.
+    References: for the neighbours, Vafaii, Galor and Yates (2024), "Poisson variational autoencoder".
     """
-    from sklearn.linear_model import LogisticRegression
-
     x, x_test = (part.double().cpu().numpy() for part in (codes, test_codes))
     y, y_test = (part.cpu().numpy() for part in (labels, test_labels))
     for name, rows, of, classes in (("labels", x, "codes", y), ("test_labels", x_test, "test_codes", y_test)):
@@ -55,6 +62,10 @@ def probe_accuracy(
         raise ValueError(f"test_codes must have {x.shape[1]} columns as codes have, got {x_test.shape[1]}")
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
+    for name, table in (("codes", x), ("test_codes", x_test)):
+        if not np.isfinite(table).all():
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
+    make = _classifier(classifier, num_neighbors, num_labels)
     generator = np.random.default_rng(seed)
     scale = x.std(0)
     mean, scale = x.mean(0), np.where(scale > 0, scale, 1.0)
@@ -62,10 +73,22 @@ def probe_accuracy(
     accuracies = []
     for _ in range(repeats):
         rows = _stratified(y, num_labels, generator)
-        model = LogisticRegression(max_iter=10_000).fit(x[rows], y[rows])
-        accuracies.append(model.score(x_test, y_test))
+        accuracies.append(make().fit(x[rows], y[rows]).score(x_test, y_test))
     error = np.std(accuracies, ddof=1) / repeats**0.5 if repeats > 1 else np.nan
     return Probe(float(np.mean(accuracies)), float(error))
+
+
+def _classifier(name: str, num_neighbors: int, num_labels: int) -> Callable[[], Any]:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+
+    if name not in ("linear", "knn"):
+        raise ValueError(f'classifier must be "linear" or "knn", got {name!r}')
+    if name == "linear":
+        return lambda: LogisticRegression(max_iter=10_000)
+    if not 1 <= num_neighbors <= num_labels:
+        raise ValueError(f"num_neighbors must be between 1 and num_labels = {num_labels}, got {num_neighbors}")
+    return lambda: KNeighborsClassifier(num_neighbors)
 
 
 def _stratified(labels: np.ndarray[Any, Any], num: int, generator: np.random.Generator) -> np.ndarray[Any, Any]:
