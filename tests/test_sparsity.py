@@ -126,7 +126,7 @@ def test_an_empty_code_has_no_active_coordinate_and_is_counted():
     assert got.value[[3, 8]].tolist() == [0.0, 0.0]
     assert got[2:] == (1, 2)
     all_zero = metrics.l0(torch.zeros(5, 2))
-    assert (all_zero.value.tolist(), *all_zero[1:], all_zero.mean) == ([0.0] * 5, 2, 0, 0.0)
+    assert (all_zero.value.tolist(), *all_zero[1:]) == ([0.0] * 5, 0.0, 2, 5)
 
 
 @pytest.mark.parametrize("threshold", [-0.1, math.nan, math.inf])
