@@ -18,7 +18,7 @@ BELOW: dict[str, set[str]] = {
     "cli": {"runs", "plots", "metrics", "train", "build", "vae", "data", "likelihoods", "pyrovae"},
     "runs": {"plots", "train", "build", "vae", "data"},
     "plots": {"metrics", "train", "vae"},
-    "metrics": {"objectives", "vae", "guards"},
+    "metrics": {"objectives", "vae", "distributions", "guards"},
     "train": {"objectives", "vae", "data", "likelihoods", "guards"},
     "objectives": {"guards", "distributions"},
     "build": {"vae", "priors", "likelihoods", "guides", "nn", "guards"},
