@@ -3,6 +3,7 @@
 from pyrovae.metrics.annealing import annealed_importance_sampling
 from pyrovae.metrics.atoms import Atoms, decoder_atoms
 from pyrovae.metrics.collapse import active_units, coefficient_collapse, kl_per_dimension, posterior_collapse
+from pyrovae.metrics.health import CollapseWarning, DeadGates, HealthCheck, dead_gates, gate_probabilities
 from pyrovae.metrics.importance import ImportanceSampling, importance_curve, importance_sampling, pareto_k
 from pyrovae.metrics.information import Information, mutual_information
 from pyrovae.metrics.likelihood import (
@@ -20,7 +21,10 @@ from pyrovae.metrics.summary import evaluate
 
 __all__ = [
     "Atoms",
+    "CollapseWarning",
+    "DeadGates",
     "Elbo",
+    "HealthCheck",
     "Hoyer",
     "ImportanceSampling",
     "Information",
@@ -30,10 +34,12 @@ __all__ = [
     "annealed_importance_sampling",
     "bits_per_dimension",
     "coefficient_collapse",
+    "dead_gates",
     "decoder_atoms",
     "elbo",
     "evaluate",
     "exact_zeros",
+    "gate_probabilities",
     "hoyer",
     "importance_curve",
     "importance_sampling",
