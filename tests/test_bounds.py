@@ -173,3 +173,24 @@ def test_bad_input_is_named(call, message):
     vae = pv.build_vae((FEATURES,), DIM, likelihood="normal", hidden=(8,))
     with pytest.raises(ValueError, match=message):
         call(vae, torch.randn(3, FEATURES))
+
+
+def test_a_datum_that_is_masked_has_no_likelihood():
+    """The second row is not seen: its posterior is the prior, and log p(x) is 0."""
+    seen = torch.tensor([True, False])
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", pyro.distributions.Normal(x.new_zeros(()), 1.0))
+            with pyro.poutine.mask(mask=seen):
+                pyro.sample("x", pyro.distributions.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            scale = torch.where(seen, math.sqrt(0.5), 1.0)
+            pyro.sample("z", pyro.distributions.Normal(torch.where(seen, x / 2, 0.0), scale))
+
+    x = torch.tensor([1.0, 5.0])
+    log_p = torch.distributions.Normal(0.0, math.sqrt(2.0)).log_prob(x) * seen
+    torch.testing.assert_close(metrics.log_likelihood((model, guide), x, 5), log_p)
+    torch.testing.assert_close(metrics.elbo((model, guide), x, 5).elbo, log_p)

@@ -54,7 +54,8 @@ def active_units(vae: VAE, x: Tensor, threshold: float = 0.01, by: str = "varian
               E_x\, KL(q(z_j|x) \,\|\, p(z_j)) > \epsilon \quad (\text{by KL})
 
     By variance the threshold is on the scale of z, so it compares models of one prior, and E[z|x] is ``vae.encode(x)``.
-    By KL it is in nats, on no scale, but asks for a prior of independent coordinates.
+    By KL it is in nats, on no scale, but asks for a prior of independent coordinates; a coordinate whose q differs from
+    the prior and is the same for all x counts there, as it does not in :func:`~pyrovae.metrics.mutual_information`.
 
     Args:
         vae: A VAE; by KL a pair ``(model, guide)`` too.
