@@ -71,7 +71,7 @@ def test_bound_of_a_batch_is_the_bounds_of_its_rows(monkeypatch):
     x = data(vae, 7)
     set_exact_posterior(vae)
     whole = metrics.log_likelihood(vae, x, 50)
-    monkeypatch.setattr(metrics.likelihood, "CHUNK", 512 * 4)  # four passes' rows: two data, or draws, at a time
+    monkeypatch.setattr(metrics.draws, "CHUNK", 512 * 4)  # four passes' rows: two data, or draws, at a time
     torch.testing.assert_close(metrics.log_likelihood(vae, x, 50), whole, rtol=1e-9, atol=0)
     torch.testing.assert_close(metrics.log_likelihood(vae, x[2:3], 50), whole[2:3], rtol=1e-9, atol=0)
     torch.testing.assert_close(metrics.elbo(vae, x, 50).elbo, whole, rtol=1e-9, atol=0)
@@ -81,9 +81,9 @@ def test_chunks_hold_every_draw_of_every_row_and_are_bounded():
     for num_rows, num_samples, width in ((1, 1, 1), (10_000, 5000, 784), (50, 7, 10**7), (3, 10**6, 2)):
         x = torch.empty(1, width).expand(num_rows, width)
         seen = 0
-        for rows, draws in metrics.likelihood._chunks(x, num_samples):
+        for rows, draws in metrics.draws.chunks(x, num_samples):
             assert sum(draws) == num_samples
-            assert len(rows) * max(draws) * max(width, 512) <= max(metrics.likelihood.CHUNK, max(width, 512))
+            assert len(rows) * max(draws) * max(width, 512) <= max(metrics.draws.CHUNK, max(width, 512))
             seen += len(rows)
         assert seen == num_rows
 
@@ -173,3 +173,24 @@ def test_bad_input_is_named(call, message):
     vae = pv.build_vae((FEATURES,), DIM, likelihood="normal", hidden=(8,))
     with pytest.raises(ValueError, match=message):
         call(vae, torch.randn(3, FEATURES))
+
+
+def test_a_datum_that_is_masked_has_no_likelihood():
+    """The second row is not seen: its posterior is the prior, and log p(x) is 0."""
+    seen = torch.tensor([True, False])
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", pyro.distributions.Normal(x.new_zeros(()), 1.0))
+            with pyro.poutine.mask(mask=seen):
+                pyro.sample("x", pyro.distributions.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            scale = torch.where(seen, math.sqrt(0.5), 1.0)
+            pyro.sample("z", pyro.distributions.Normal(torch.where(seen, x / 2, 0.0), scale))
+
+    x = torch.tensor([1.0, 5.0])
+    log_p = torch.distributions.Normal(0.0, math.sqrt(2.0)).log_prob(x) * seen
+    torch.testing.assert_close(metrics.log_likelihood((model, guide), x, 5), log_p)
+    torch.testing.assert_close(metrics.elbo((model, guide), x, 5).elbo, log_p)

@@ -195,7 +195,7 @@ def test_log_likelihood_and_posterior_mean_are_the_enumerated_ones(family):
     assert (bound.elbo < exact).all()
     expected = torch.softmax(joint, 0).T @ FAMILIES[family][3]
     with torch.no_grad():
-        model, guide = metrics.likelihood._sites(vae, x, 200_000)
+        model, guide = metrics.draws.drawn(vae, x, 200_000)
         weights = torch.softmax(sum(s["log_prob"] for s in model.values()) - guide["z"]["log_prob"], 0)
         z = guide["z"]["value"]
         mean = (weights[..., None] * z).sum(0)

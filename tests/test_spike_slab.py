@@ -190,7 +190,7 @@ def test_log_likelihood_and_posterior_activity_are_the_enumerated_ones():
     # P(z_j != 0|x) by the same importance weights, against enumeration
     expected = torch.softmax(log_joint, 0).T @ PATTERNS
     with torch.no_grad():
-        model, guide = metrics.likelihood._sites(vae, x, 200_000)
+        model, guide = metrics.draws.drawn(vae, x, 200_000)
         weights = torch.softmax(sum(s["log_prob"] for s in model.values()) - guide["z"]["log_prob"], 0)
         on = (guide["z"]["value"] != 0).double()
         active = (weights[..., None] * on).sum(0)

@@ -1,7 +1,8 @@
-r"""Measurements of a model and a guide, one value per datum, in nats.
+r"""Bounds on log p(x), one value per datum, in nats, and the scales on which they are reported.
 
 Each function takes a VAE or a pair ``(model, guide)`` of Pyro functions whose data plate is the rightmost dimension.
-Nothing here trains: no gradient is taken and a VAE is put in ``eval`` mode.
+Nothing here trains: no gradient is taken and a VAE is put in ``eval`` mode. The scale of a subsampled plate is left
+out: a datum's value does not depend on how many others there are.
 
 Where all data share sites s, the guide's q(s) is what was learned of them: p(x) stands for :math:`E_{q(s)}\, p(x|s)`,
 the predictive density of a new datum, and p(x, z) for p(x, z|s), with a new s for each draw of z. The KL of s is not in
@@ -11,22 +12,25 @@ it: it belongs to the training set, which paid it once. The data of one pass hav
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pyro.distributions as dist
 import torch
-from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyrovae.metrics.sparsity import exact_zeros, hoyer
-from pyrovae.objectives import draw_sites, is_shared, site_kl
-from pyrovae.vae import VAE, evaluating
+from pyrovae.metrics.draws import Pair, check_points, chunks, drawn, local, measuring
+from pyrovae.metrics.importance import importance_sampling
+from pyrovae.objectives import site_kl
+from pyrovae.vae import VAE
 
-__all__ = ["Elbo", "active_units", "elbo", "evaluate", "log_likelihood", "mean_squared_error"]
-
-Pair = tuple[Callable[..., Any], Callable[..., Any]]
-CHUNK = 2**22  # numbers of one tensor of the shape (draws, data, one datum): 16 MiB in float32
+__all__ = [
+    "Elbo",
+    "RateDistortion",
+    "bits_per_dimension",
+    "elbo",
+    "log_likelihood",
+    "mean_squared_error",
+    "rate_distortion",
+]
 
 
 class Elbo(NamedTuple):
@@ -60,16 +64,7 @@ def elbo(vae: VAE | Pair, x: Tensor, num_samples: int = 100) -> Elbo:
 
     References: Kingma and Welling (2014), eq. 3.
     """
-    reconstruction, kl, exact = [], [], True
-    with _evaluating(vae):
-        for rows, draws in _chunks(x, num_samples):
-            terms = [_elbo_terms(vae, rows, k) for k in draws]
-            weights = [k / num_samples for k in draws]
-            bound = sum(w * t.elbo for w, t in zip(weights, terms, strict=True))
-            kl.append(sum(w * t.kl for w, t in zip(weights, terms, strict=True)))
-            reconstruction.append(bound + kl[-1])
-            exact = exact and all(t.kl_is_exact for t in terms)
-    return Elbo(torch.cat(reconstruction), torch.cat(kl), exact)
+    return _elbo(vae, x, num_samples, points=True)
 
 
 def log_likelihood(vae: VAE | Pair, x: Tensor, num_samples: int = 5000) -> Tensor:
@@ -79,7 +74,8 @@ def log_likelihood(vae: VAE | Pair, x: Tensor, num_samples: int = 5000) -> Tenso
 
     In expectation it is at most log p(x) and grows with K. With sites s that all data share so it is too: the weight of
     the pair :math:`(s_k, z_k)` is :math:`p(x, z_k|s_k) / q(z_k|x, s_k)`, whose mean is :math:`E_{q(s)}\, p(x|s)`. The
-    weights are averaged for each datum by itself, in chunks of bounded memory.
+    weights are averaged for each datum by itself, in chunks of bounded memory;
+    :func:`~pyrovae.metrics.importance_sampling` gives the same numbers with what says how far to trust them.
 
     Args:
         vae: A VAE or a pair ``(model, guide)``.
@@ -89,22 +85,58 @@ def log_likelihood(vae: VAE | Pair, x: Tensor, num_samples: int = 5000) -> Tenso
     Raises: ValueError when a guide's site is a point (Delta), whose weights are no density ratio.
     References: Burda, Grosse and Salakhutdinov (2016), "Importance weighted autoencoders", eq. 8.
     """
-    values = []
-    with _evaluating(vae):
-        for rows, draws in _chunks(x, num_samples):
-            sums = [_log_weights(vae, rows, k).logsumexp(0) for k in draws]
-            values.append(torch.stack(sums).logsumexp(0) - math.log(num_samples))
-    return torch.cat(values)
+    return importance_sampling(vae, x, num_samples).log_likelihood
 
 
-def active_units(vae: VAE, x: Tensor, threshold: float = 0.01) -> Tensor:
-    r"""Which latent coordinates follow the data: :math:`Var_x(E[z_j|x]) >` threshold; a mask ``(D,)``.
+class RateDistortion(NamedTuple):
+    """Rate and distortion of each datum, ``(N,)``, in nats; the ELBO is minus their sum."""
 
-    The threshold is on the scale of z, so it compares models of one prior.
+    rate: Tensor
+    distortion: Tensor
 
-    References: Burda, Grosse and Salakhutdinov (2016), section 5.2.
+
+def rate_distortion(vae: VAE | Pair, x: Tensor, num_samples: int = 100) -> RateDistortion:
+    r"""What a code costs and what it leaves unsaid, of each datum.
+
+    .. math:: R = KL(q(z|x) \,\|\, p(z)) , \qquad D = -E_{q(z|x)} \log p(x|z) , \qquad ELBO = -(R + D)
+
+    Models of different priors lie on one plane only with the same likelihood, its noise included: D of a Normal falls
+    without limit as its scale does.
+
+    Args:
+        vae: A VAE or a pair ``(model, guide)``.
+        x: ``(N, *event_shape)``.
+        num_samples: Draws of z over which the terms are averaged.
+
+    Raises: ValueError when a guide's site is a point (Delta), whose rate is infinite.
+    References: Alemi, Poole, Fischer, Dillon, Saurous and Murphy (2018), "Fixing a broken ELBO", section 2.
     """
-    return vae.encode(x).var(0, correction=0) > threshold
+    terms = _elbo(vae, x, num_samples, points=False)
+    return RateDistortion(terms.kl, -terms.reconstruction)
+
+
+def bits_per_dimension(log_likelihood: Tensor, num_dimensions: int, levels: int = 1) -> Tensor:
+    r"""A log-likelihood in nats per datum as bits per dimension, of which fewer are better.
+
+    .. math:: -\frac{\log_2 p(x)}{D} + \log_2 L
+
+    With L = 1 it is the first term. Grey values y of L levels that became x = (y + u) / L in [0, 1], with u uniform in
+    [0, 1) (dequantisation), are told in the units of y by the second: :math:`p_y = p_x / L^D`. The result then bounds
+    the bits of the discrete value from above. For discrete data, and for data in their own units, L is 1.
+
+    Args:
+        log_likelihood: In nats per datum, of any shape.
+        num_dimensions: :math:`D`, the numbers of one datum, such as 784.
+        levels: :math:`L`, such as 256.
+
+    Units: bits per dimension.
+    Raises: ValueError if ``num_dimensions`` or ``levels`` is not a positive whole number.
+    References: Theis, van den Oord and Bethge (2016), "A note on the evaluation of generative models", section 3.1.
+    """
+    for name, number in (("num_dimensions", num_dimensions), ("levels", levels)):
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name} must be a positive whole number, got {number!r}")
+    return -log_likelihood / (num_dimensions * math.log(2)) + math.log2(levels)
 
 
 def mean_squared_error(vae: VAE, x: Tensor) -> Tensor:
@@ -112,101 +144,29 @@ def mean_squared_error(vae: VAE, x: Tensor) -> Tensor:
     return ((vae.reconstruct(x) - x) ** 2).flatten(1).mean(1)
 
 
-def evaluate(vae: VAE, x: Tensor, num_samples: int = 5000) -> dict[str, Any]:
-    """The numbers of the table that ``pyrovae fit`` ends with; means over the data, in nats per datum.
-
-    ``log_likelihood`` is None under a Delta guide, which gives no bound. ``standard_error`` is of the ELBO's mean over
-    the data. ``exact_zeros`` and ``hoyer`` are of the deterministic code ``vae.encode(x)``, and
-    ``dead_units`` and ``empty_codes`` count what the second leaves out (see :func:`~pyrovae.metrics.hoyer`).
-    """
-    bound = elbo(vae, x)
-    z = vae.encode(x)
-    sparsity = hoyer(z)
-    bounded = _point_site(vae, x) is None
-    return {
-        "elbo": bound.elbo.mean().item() if bounded else None,
-        "reconstruction": bound.reconstruction.mean().item(),
-        "kl": bound.kl.mean().item(),
-        "kl_is_exact": bound.kl_is_exact,
-        "standard_error": bound.elbo.std().item() / math.sqrt(len(x)) if len(x) > 1 else math.nan,
-        "log_likelihood": log_likelihood(vae, x, num_samples).mean().item() if bounded else None,
-        "num_samples": num_samples,
-        "active_units": int(active_units(vae, x).sum()),
-        "latent_dim": z.shape[-1],
-        "exact_zeros": exact_zeros(z).item(),
-        "hoyer": sparsity.mean,
-        "dead_units": sparsity.dead,
-        "empty_codes": sparsity.empty,
-        "mean_squared_error": mean_squared_error(vae, x).mean().item(),
-        "num_data": len(x),
-    }
+def _elbo(vae: VAE | Pair, x: Tensor, num_samples: int, points: bool) -> Elbo:
+    reconstruction, kl, exact = [], [], True
+    with measuring(vae):
+        for rows, draws in chunks(x, num_samples):
+            terms = [_elbo_terms(vae, rows, k, points) for k in draws]
+            weights = [k / num_samples for k in draws]
+            bound = torch.stack([w * t.elbo for w, t in zip(weights, terms, strict=True)]).sum(0)
+            kl.append(torch.stack([w * t.kl for w, t in zip(weights, terms, strict=True)]).sum(0))
+            reconstruction.append(bound + kl[-1])
+            exact = exact and all(t.kl_is_exact for t in terms)
+    return Elbo(torch.cat(reconstruction), torch.cat(kl), exact)
 
 
-def _evaluating(vae: VAE | Pair) -> Any:
-    return evaluating(vae) if isinstance(vae, nn.Module) else torch.no_grad()
-
-
-def _chunks(x: Tensor, num_samples: int) -> Any:
-    """Rows of x with the numbers of draws to take for them, so that no tensor of a pass is much larger than CHUNK."""
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-    if len(x) == 0:
-        raise ValueError("x has no rows")
-    passes = max(1, CHUNK // max(x[0].numel(), 512))
-    num_rows = min(len(x), passes, max(16, passes // num_samples))
-    num_draws = max(1, passes // num_rows)
-    draws = [min(num_draws, num_samples - done) for done in range(0, num_samples, num_draws)]
-    for rows in x.split(num_rows):
-        yield rows, draws
-
-
-def _sites(vae: VAE | Pair, x: Tensor, num_draws: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The sites of the model and of the guide at ``num_draws`` draws for each datum; log_prob is ``(num_draws, N)``."""
-    model, guide = vae if isinstance(vae, tuple) else (vae.model, vae.guide)
-    sites = draw_sites(model, guide, (x,), {}, num_draws)
-    for site in (*sites[0].values(), *sites[1].values()):
-        site["log_prob"] = site["fn"].log_prob(site["value"])
-    return sites
-
-
-def _local(sites: dict[str, Any]) -> dict[str, Any]:
-    """The sites of which each datum has its own."""
-    return {name: site for name, site in sites.items() if not is_shared(site)}
-
-
-def _log_weights(vae: VAE | Pair, x: Tensor, num_draws: int) -> Tensor:
-    """log p(x, z_k) - log q(z_k|x), ``(num_draws, N)``."""
-    model, guide = map(_local, _sites(vae, x, num_draws))
-    name = next((name for name, site in guide.items() if _is_point(site["fn"])), None)
-    if name is not None:
-        raise ValueError(
-            f"site {name!r} of the guide is a point (Delta): it has no density and gives no bound on log p(x)"
-        )
-    return sum(s["log_prob"] for s in model.values()) - sum(s["log_prob"] for s in guide.values())
-
-
-def _elbo_terms(vae: VAE | Pair, x: Tensor, num_draws: int) -> Elbo:
-    model, guide = _sites(vae, x, num_draws)
+def _elbo_terms(vae: VAE | Pair, x: Tensor, num_draws: int, points: bool) -> Elbo:
+    model, guide = drawn(vae, x, num_draws)
+    if not points:
+        check_points(local(guide))
     # the KL of an only site is the same at each draw, and quadrature is not to be repeated
-    alone = _sites(vae, x, 1) if len(guide) == 1 else (model, guide)
+    alone = drawn(vae, x, 1) if len(guide) == 1 else (model, guide)
     kl, exact = x.new_zeros(len(x)), True
-    for name in _local(guide):
+    for name in local(guide):
         term, is_exact = site_kl(name, *alone)
         kl = kl + (term if is_exact else site_kl(name, model, guide)[0]).mean(0)
         exact = exact and is_exact
-    log_p, log_q = (sum(site["log_prob"] for site in _local(sites).values()) for sites in (model, guide))
+    log_p, log_q = (sum(site["log_prob"] for site in local(sites).values()) for sites in (model, guide))
     return Elbo((log_p - log_q).mean(0) + kl, kl, exact)
-
-
-def _is_point(fn: Any) -> bool:
-    while isinstance(fn, torch.distributions.Independent):
-        fn = fn.base_dist
-    return isinstance(fn, dist.Delta)
-
-
-def _point_site(vae: VAE, x: Tensor) -> str | None:
-    """The first site of the guide that is a point, if there is one."""
-    with evaluating(vae):
-        nodes = poutine.trace(vae.guide).get_trace(x[:1]).nodes
-    latent = {name: site for name, site in nodes.items() if site["type"] == "sample"}
-    return next((name for name, site in _local(latent).items() if _is_point(site["fn"])), None)

@@ -141,9 +141,13 @@ def coordinate_kl(name: str, model: Sites, guide: Sites) -> tuple[Tensor, bool]:
     """
     q, p = guide[name], model.get(name)
     q_each, p_each = (None if site is None else coordinates(site["fn"]) for site in (q, p))
+    if p is None:
+        raise ValueError(f"site {name!r} is the guide's alone: its coordinates have no KL of their own")
     if q_each is None or p_each is None:
-        whose = "guide" if q_each is None else "model"
-        raise ValueError(f"site {name!r} of the {whose} is no product over coordinates, which have no KL of their own")
+        whose, fn = ("guide", q["fn"]) if q_each is None else ("model", p["fn"])
+        raise ValueError(
+            f"site {name!r}: the {whose}'s {type(fn).__name__} is a law of whole codes, with no KL of each coordinate"
+        )
     kl, exact = None, False
     if _one_order(model, guide):
         with suppress(NotImplementedError):

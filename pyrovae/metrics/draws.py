@@ -1,0 +1,113 @@
+"""What the measurements share: passes of bounded memory, the sites at draws of z, and the weights of these draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor, nn
+
+from pyrovae.objectives import draw_sites, is_shared
+from pyrovae.vae import VAE, evaluating
+
+__all__ = [
+    "CHUNK",
+    "Pair",
+    "Sites",
+    "check_points",
+    "chunks",
+    "drawn",
+    "functions",
+    "local",
+    "log_weights",
+    "measuring",
+    "point_site",
+    "replayed",
+]
+
+Pair = tuple[Callable[..., Any], Callable[..., Any]]
+Sites = dict[str, Any]
+CHUNK = 2**22  # numbers of one tensor of the shape (draws, data, one datum): 16 MiB in float32
+
+
+def measuring(vae: VAE | Pair) -> Any:
+    """No gradients, and ``eval`` mode for a VAE."""
+    return evaluating(vae) if isinstance(vae, nn.Module) else torch.no_grad()
+
+
+def functions(vae: VAE | Pair) -> Pair:
+    """The model and the guide."""
+    return vae if isinstance(vae, tuple) else (vae.model, vae.guide)
+
+
+def chunks(x: Tensor, num_samples: int) -> Iterator[tuple[Tensor, list[int]]]:
+    """Rows of x with the numbers of draws to take for them, so that no tensor of a pass is much larger than CHUNK."""
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    if len(x) == 0:
+        raise ValueError("x has no rows")
+    passes = max(1, CHUNK // max(x[0].numel(), 512))
+    num_rows = min(len(x), passes, max(16, passes // num_samples))
+    num_draws = max(1, passes // num_rows)
+    draws = [min(num_draws, num_samples - done) for done in range(0, num_samples, num_draws)]
+    for rows in x.split(num_rows):
+        yield rows, draws
+
+
+def drawn(vae: VAE | Pair, x: Tensor, num_draws: int) -> tuple[Sites, Sites]:
+    """The sites of the model and of the guide at ``num_draws`` draws for each datum; log_prob is ``(num_draws, N)``."""
+    return _scored(*draw_sites(*functions(vae), (x,), {}, num_draws))
+
+
+def replayed(model: Any, guide: Any, x: Tensor, num_draws: int, sites: Sites) -> tuple[Sites, Sites]:
+    """As :func:`drawn`, at the values of ``sites``."""
+    trace = poutine.Trace()
+    for name, site in sites.items():
+        trace.add_node(name, **site)
+    return _scored(*draw_sites(model, poutine.replay(guide, trace=trace), (x,), {}, num_draws))
+
+
+def _scored(model: Sites, guide: Sites) -> tuple[Sites, Sites]:
+    for site in (*model.values(), *guide.values()):
+        site["scale"] = 1.0  # that of a subsampled plate belongs to a loss: here each datum has its own value
+        site["log_prob"] = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
+    return model, guide
+
+
+def local(sites: Sites) -> Sites:
+    """The sites of which each datum has its own."""
+    return {name: site for name, site in sites.items() if not is_shared(site)}
+
+
+def log_weights(vae: VAE | Pair, x: Tensor, num_draws: int) -> Tensor:
+    """log p(x, z_k) - log q(z_k|x), ``(num_draws, N)``."""
+    model, guide = map(local, drawn(vae, x, num_draws))
+    check_points(guide)
+    return sum(s["log_prob"] for s in model.values()) - sum(s["log_prob"] for s in guide.values())
+
+
+def check_points(guide: Sites) -> None:
+    """Refuse a guide with a site that is a point, whose weights are no density ratio."""
+    name = next((name for name, site in guide.items() if _is_point(site["fn"])), None)
+    if name is not None:
+        raise ValueError(
+            f"site {name!r} of the guide is a point (Delta): it has no density and gives no bound on log p(x)"
+        )
+
+
+def _is_point(fn: Any) -> bool:
+    while isinstance(fn, torch.distributions.Independent):
+        fn = fn.base_dist
+    return isinstance(fn, dist.Delta)
+
+
+def point_site(vae: VAE, x: Tensor) -> str | None:
+    """The first site of the guide that is a point, if there is one."""
+    with evaluating(vae):
+        nodes = poutine.trace(vae.guide).get_trace(x[:1]).nodes
+    latent = {name: site for name, site in nodes.items() if site["type"] == "sample"}
+    return next((name for name, site in local(latent).items() if _is_point(site["fn"])), None)
