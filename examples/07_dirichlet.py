@@ -64,7 +64,7 @@ def main() -> None:
     settings = {
         "lr 1e-3": (1e-3, pv.ELBO()),
         "lr 5e-3": (5e-3, pv.ELBO()),
-        "lr 5e-3, warm-up": (5e-3, pv.ELBO(beta=pv.warmup(20))),
+        "lr 5e-3, warm-up": (5e-3, pv.ELBO(beta=pv.warmup(min(20, epochs)))),
     }
     print(f"{'training':<18} {'ELBO':>8} {'KL':>6} {'topics found':>14}")
     for name, (lr, loss) in settings.items():

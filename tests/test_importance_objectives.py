@@ -146,3 +146,10 @@ def test_scales_that_differ_are_refused():
 
     with pytest.raises(ValueError, match="one scale for all sites of a datum"):
         pv.IWAE(3).loss(model, guide, torch.randn(4))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_point_is_refused(objective):
+    vae = pv.build_vae((6,), 3, guide="delta", likelihood="normal", hidden=(8,))
+    with pytest.raises(ValueError, match="site 'z' of the guide is a point"):
+        objective().loss(vae.model, vae.guide, torch.randn(4, 6))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
 from pyrovae.objectives import draw_sites, is_shared
+from pyrovae.objectives.sites import check_points, is_point
 from pyrovae.vae import VAE, evaluating
 
 __all__ = [
@@ -90,24 +90,9 @@ def log_weights(vae: VAE | Pair, x: Tensor, num_draws: int) -> Tensor:
     return sum(s["log_prob"] for s in model.values()) - sum(s["log_prob"] for s in guide.values())
 
 
-def check_points(guide: Sites) -> None:
-    """Refuse a guide with a site that is a point, whose weights are no density ratio."""
-    name = next((name for name, site in guide.items() if _is_point(site["fn"])), None)
-    if name is not None:
-        raise ValueError(
-            f"site {name!r} of the guide is a point (Delta): it has no density and gives no bound on log p(x)"
-        )
-
-
-def _is_point(fn: Any) -> bool:
-    while isinstance(fn, torch.distributions.Independent):
-        fn = fn.base_dist
-    return isinstance(fn, dist.Delta)
-
-
 def point_site(vae: VAE, x: Tensor) -> str | None:
     """The first site of the guide that is a point, if there is one."""
     with evaluating(vae):
         nodes = poutine.trace(vae.guide).get_trace(x[:1]).nodes
     latent = {name: site for name, site in nodes.items() if site["type"] == "sample"}
-    return next((name for name, site in local(latent).items() if _is_point(site["fn"])), None)
+    return next((name for name, site in local(latent).items() if is_point(site["fn"])), None)

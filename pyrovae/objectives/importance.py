@@ -20,6 +20,7 @@ from pyrovae import guards
 from pyrovae.objectives.base import Objective
 from pyrovae.objectives.sites import (
     Sites,
+    check_points,
     draw_guide,
     is_shared,
     log_prob,
@@ -43,7 +44,8 @@ class Renyi(Objective):
         alpha: :math:`\alpha \ge 0`, not 1: 0 is :class:`IWAE`, and towards 1 it becomes :class:`ELBO`.
         num_particles: :math:`K`.
 
-    Raises: ValueError where sites of each datum have several scales, or a site that all data share has no path.
+    Raises: ValueError where sites of each datum have several scales or are points (Delta), or where a site that all
+        data share has no path.
     Units: nats, summed over the batch.
     References: Li and Turner (2016), "Rényi divergence variational inference", eq. 4 and theorem 2; Mnih and Rezende
         (2016), "Variational inference for Monte Carlo objectives", eq. 8.
@@ -60,6 +62,7 @@ class Renyi(Objective):
         model_sites = replayed(model, guide_sites, self.num_particles, args, kwargs)
         guards.check_sites(model_sites, guide_sites)
         scale, (p, q) = _one_scale(model_sites, guide_sites)
+        check_points(q)
         log_weights = sum(map(log_prob, p.values())) - self._log_q(q, num_rows(model_sites))  # (num_particles, N)
         bound = self._bound(log_weights)
         surrogate = self._surrogate(log_weights, bound)

@@ -10,6 +10,7 @@ from contextlib import nullcontext, suppress
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
@@ -23,10 +24,12 @@ from pyrovae import distributions, guards
 __all__ = [
     "DRAWS",
     "Sites",
+    "check_points",
     "coordinate_kl",
     "coordinates",
     "draw_guide",
     "draw_sites",
+    "is_point",
     "is_shared",
     "log_likelihood",
     "log_prob",
@@ -159,6 +162,22 @@ def coordinate_kl(name: str, model: Sites, guide: Sites) -> tuple[Tensor, bool]:
     part = site_part(q, num_rows(model))
     scale, mask = (s[..., None] if isinstance(s, Tensor) else s for s in (q["scale"], q["mask"]))
     return part * scale_and_mask(kl, scale, mask), exact
+
+
+def is_point(fn: Any) -> bool:
+    """Whether a density is a point (Delta)."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return isinstance(fn, dist.Delta)
+
+
+def check_points(guide: Sites) -> None:
+    """Refuse a guide with a site that is a point, whose weights are no density ratio."""
+    name = next((name for name, site in guide.items() if is_point(site["fn"])), None)
+    if name is not None:
+        raise ValueError(
+            f"site {name!r} of the guide is a point (Delta): it has no density and gives no bound on log p(x)"
+        )
 
 
 def score(site: Any) -> Tensor | None:
