@@ -231,3 +231,51 @@ def test_callbacks_see_each_epoch_in_eval_mode_and_change_nothing():
         numbers.append(pv.fit(vae, X, epochs=3, callbacks=callbacks, seed=0, progress=False)["train_loss"])
     assert seen == [(epoch, epoch, False, False) for epoch in (1, 2, 3) for _ in range(2)]
     assert numbers[0] == numbers[1], "what a callback draws is not taken from the run"
+
+
+def two_functions(named):
+    """A linear decoder, which the model names or forgets."""
+    decoder = torch.nn.Linear(2, 8)
+
+    def model(x):
+        if named:
+            pyro.module("decoder", decoder)
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", pyro.distributions.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", pyro.distributions.Bernoulli(logits=decoder(z)).to_event(1), obs=x)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.zeros(2))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", pyro.distributions.Normal(loc.expand(len(x), 2), 1.0).to_event(1))
+
+    return decoder, (model, guide)
+
+
+@pytest.mark.parametrize("loss", [pv.ELBO, Trace_ELBO])
+def test_a_network_that_nobody_would_train_is_refused(loss):
+    decoder, pair = two_functions(named=False)
+    with pytest.raises(ValueError, match=r"shapes \(8, 2\), \(8,\) that ask for a gradient .*S17"):
+        fit(pair, loss=loss())
+    decoder, pair = two_functions(named=True)
+    before = decoder.weight.clone()
+    fit(pair, loss=loss())
+    assert not torch.equal(decoder.weight, before)
+    pyro.get_param_store().clear()
+    decoder, pair = two_functions(named=False)
+    decoder.requires_grad_(False)
+    fit(pair, epochs=1)  # what is frozen may stay unnamed
+
+
+@pytest.mark.parametrize("vae", [lambda x: x, (lambda x: x,), torch.nn.Linear(2, 2), None])
+def test_what_is_no_vae_and_no_pair_is_refused(vae):
+    with pytest.raises(TypeError, match="vae must be a VAE, or a pair"):
+        fit(vae)
+
+
+def test_a_pair_in_the_wrong_order_is_refused():
+    _, (model, guide) = two_functions(named=True)
+    with pytest.raises(ValueError, match="observes nothing"):
+        fit((guide, model))
+    with pytest.raises(ValueError, match="observes nothing"):
+        pv.metrics.elbo((guide, model), X)

@@ -90,7 +90,11 @@ def replayed(model: Any, guide_sites: Sites, num_draws: int, args: Any, kwargs: 
     for name, node in {**nodes, **guide_sites}.items():
         guide_trace.add_node(name, **node)
     with _particles(num_draws):
-        return _sites(poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs), num_draws)
+        trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    sites = _sites(trace, num_draws)
+    if not any(site["is_observed"] for site in sites.values()):
+        raise ValueError("the model observes nothing: give its data obs=x, and the pair in the order (model, guide)")
+    return sites
 
 
 def is_shared(site: Any) -> bool:

@@ -14,21 +14,30 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import SVI, JitTraceMeanField_ELBO
+from pyro.infer import SVI
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from pyrovae import guards
 from pyrovae.data import Data, batches
-from pyrovae.likelihoods import Likelihood
 from pyrovae.objectives import ELBO, Objective, blame, is_divergence
+from pyrovae.train.checks import (
+    Pair,
+    check_num_data,
+    check_optim_and_loss,
+    check_pair,
+    check_registered,
+    check_support,
+    end_of_schedules,
+    length,
+    num_steps,
+)
 from pyrovae.vae import VAE, evaluating
 
 __all__ = ["History", "fit", "write_history"]
 
 History = dict[str, list[float]]
-Pair = tuple[Callable[..., Any], Callable[..., Any]]
 
 
 def fit(
@@ -71,11 +80,12 @@ def fit(
         schedule longer than the run; FloatingPointError when the loss becomes NaN, with the step, the site and the
         parameter that went wrong. After any error the weights are those of the epoch's start.
     """
+    check_pair(vae)
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     optim = pyro.optim.PyroOptim(torch.optim.Adam, {"lr": 1e-3}) if optim is None else optim
     loss = ELBO() if loss is None else loss
-    _check_optim_and_loss(optim, loss)
+    check_optim_and_loss(optim, loss)
     train: Any = data
     transform = None
     if isinstance(data, Data):
@@ -83,7 +93,7 @@ def fit(
     if patience is not None and (val is None or patience < 1):
         raise ValueError(f"patience must be at least 1, with validation data, got {patience}")
     train, val = _like_parameters(vae, train), _like_parameters(vae, val)
-    _check_num_data(vae, train)
+    check_num_data(vae, train)
 
     if isinstance(vae, tuple):
         functions = (guards.ModelSites()(vae[0]), guards.GuideSites()(vae[1]))
@@ -91,7 +101,7 @@ def fit(
         functions = (vae.model, vae.guide)
     svi = SVI(*functions, optim, loss)
     bound = SVI(*functions, optim, loss.true_bound() if isinstance(loss, Objective) else loss)
-    rest = _end_of_schedules(loss, epochs, _num_steps(train, batch_size))
+    rest = end_of_schedules(loss, epochs, num_steps(train, batch_size))
     history: History = {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []}
     best_loss, best_weights, best_epoch = math.inf, _weights(vae), 0
     steps = itertools.count(1)
@@ -99,14 +109,14 @@ def fit(
     with _seeded(vae, seed) as generator, tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
         for x in (train, val):
             if isinstance(x, Tensor):
-                _check(vae, x if transform is None else transform(x))
+                check_support(vae, x if transform is None else transform(x))
         for epoch in range(1, epochs + 1):
             before = _weights(vae)
             try:
                 passes = batches(train, batch_size, transform=transform, generator=generator)
                 with _divergence(epoch):
                     if isinstance(loss, Objective):
-                        passes = _scheduled(loss, epoch - 1, passes, num_rows=_length(train))
+                        passes = _scheduled(loss, epoch - 1, passes, num_rows=length(train))
                     train_loss = _train_epoch(vae, svi, passes, steps, checked=isinstance(train, Tensor))
                     val_loss = math.nan
                     if val is not None:
@@ -152,8 +162,10 @@ def _train_epoch(vae: VAE | Pair, svi: SVI, passes: Iterable[Tensor], steps: Ite
     for batch, step in zip(passes, steps, strict=False):
         batch = _like_parameters(vae, batch)
         if not checked:
-            _check(vae, batch)
+            check_support(vae, batch)
         total, count = total + _number(svi.step, svi, batch, f"step {step}: the loss"), count + len(batch)
+        if step == 1 and isinstance(vae, tuple):
+            check_registered(vae, batch)
     if count == 0:
         raise ValueError("data gave no batch: it must be possible to iterate over it once per epoch")
     return total / count
@@ -173,22 +185,6 @@ def _number(call: Callable[[Tensor], Any], svi: SVI, batch: Tensor, what: str) -
     return value
 
 
-def _end_of_schedules(loss: Any, epochs: int, steps_per_epoch: float) -> float:
-    """The epoch from which an objective is the same for good, its counts put back to the start of a run."""
-    if not isinstance(loss, Objective):
-        return 0.0
-    loss.epoch, loss.step = 0.0, 0
-    ends = [0.0]
-    for name, schedule in loss.schedules().items():
-        ends.append(schedule.end if schedule.unit == "epochs" else schedule.end / steps_per_epoch)
-        if ends[-1] > epochs:
-            raise ValueError(
-                f"loss: the schedule of {name} ends at {schedule.end:g} {schedule.unit}, after the run, which has "
-                f"{epochs} epochs: shorten the one or lengthen the other"
-            )
-    return max(ends)
-
-
 def _scheduled(loss: Objective, epochs_done: int, passes: Iterable[Tensor], num_rows: float) -> Iterator[Tensor]:
     """The batches of an epoch, with the objective told how far it is."""
     count = 0
@@ -196,20 +192,6 @@ def _scheduled(loss: Objective, epochs_done: int, passes: Iterable[Tensor], num_
         loss.epoch = epochs_done + count / num_rows
         yield batch
         count += len(batch)
-
-
-def _length(data: Any) -> float:
-    """Rows of a tensor or a Dataset; infinite for a stream, whose schedule then moves once per epoch."""
-    dataset = getattr(data, "dataset", data)
-    return len(dataset) if hasattr(dataset, "__len__") else math.inf
-
-
-def _num_steps(data: Any, batch_size: int) -> float:
-    """Steps per epoch; infinite for a stream."""
-    if hasattr(data, "dataset"):
-        return len(data)
-    num_rows = _length(data)
-    return math.ceil(num_rows / max(batch_size, 1)) if math.isfinite(num_rows) else math.inf
 
 
 @contextmanager
@@ -230,32 +212,6 @@ def _evaluate(vae: VAE | Pair, svi: SVI, passes: Iterable[Tensor]) -> float:
     with _eval_mode(vae):
         losses = [(_number(svi.evaluate_loss, svi, batch, "the validation loss"), len(batch)) for batch in passes]
     return sum(loss for loss, _ in losses) / sum(count for _, count in losses)
-
-
-def _check_optim_and_loss(optim: Any, loss: Any) -> None:
-    if not isinstance(optim, pyro.optim.PyroOptim):
-        raise TypeError(f"optim must be a pyro.optim optimizer, got {type(optim).__name__}")
-    if isinstance(optim.pt_clip_args, dict) and "clip_norm" in optim.pt_clip_args:
-        raise ValueError(
-            "optim: Pyro's clip_norm clips each tensor by itself (S12), which turns the gradient; clip_value"
-        )
-    if isinstance(loss, JitTraceMeanField_ELBO):
-        raise ValueError("loss: JitTraceMeanField_ELBO traces anew at every step (S9): use TraceMeanField_ELBO")
-
-
-def _check(vae: VAE | Pair, x: Tensor) -> None:
-    if len(x) == 0:
-        raise ValueError("data has no rows")
-    if isinstance(vae, nn.Module) and isinstance(vae.likelihood, Likelihood):
-        vae.likelihood.check(x)
-
-
-def _check_num_data(vae: VAE | Pair, train: Any) -> None:
-    """What all data share has the weight that the VAE was told; a stream does not say how many rows it has."""
-    if not isinstance(vae, VAE) or not hasattr(vae.prior, "shared"):
-        return
-    if math.isfinite(num_rows := _length(train)) and num_rows != vae.num_data:
-        raise ValueError(f"num_data of the VAE is {vae.num_data}, and the training data have {num_rows} rows: set it")
 
 
 def _like_parameters(vae: VAE | Pair, x: Any) -> Any:

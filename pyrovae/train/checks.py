@@ -1,0 +1,122 @@
+"""What a run is refused for before its first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import JitTraceMeanField_ELBO, Trace_ELBO
+from torch import Tensor, nn
+
+from pyrovae.likelihoods import Likelihood
+from pyrovae.objectives import Objective
+from pyrovae.vae import VAE
+
+__all__ = [
+    "Pair",
+    "check_num_data",
+    "check_optim_and_loss",
+    "check_pair",
+    "check_registered",
+    "check_support",
+    "end_of_schedules",
+    "length",
+    "num_steps",
+]
+
+Pair = tuple[Callable[..., Any], Callable[..., Any]]
+
+
+def check_pair(vae: Any) -> None:
+    """Refuse what is neither a VAE nor two functions."""
+    if isinstance(vae, tuple) and len(vae) == 2 and all(map(callable, vae)):
+        return
+    if not (callable(getattr(vae, "model", None)) and callable(getattr(vae, "guide", None))):
+        raise TypeError(f"vae must be a VAE, or a pair (model, guide) of functions, got {type(vae).__name__}")
+
+
+def check_registered(pair: Pair, batch: Tensor) -> None:
+    """Refuse two functions with a tensor that asks for a gradient and is no Pyro parameter: it would stay as it is."""
+    with torch.random.fork_rng(devices=[batch.device] if batch.is_cuda else []):
+        loss: Any = Trace_ELBO().differentiable_loss(*pair, batch)
+    known = {id(tensor) for _, tensor in pyro.get_param_store().named_parameters()}
+    unknown = [leaf for leaf in _leaves(loss) if id(leaf) not in known]
+    if unknown:
+        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in unknown)
+        raise ValueError(
+            f"the pair has tensors of shapes {shapes} that ask for a gradient and are no Pyro parameters: nobody would "
+            f"train them (S17); pyro.module(name, network) in the function that uses them, or pyro.param, names them"
+        )
+
+
+def _leaves(loss: Tensor) -> list[Tensor]:
+    """The tensors that a backward pass would give a gradient to."""
+    nodes, seen, leaves = [getattr(loss, "grad_fn", None)], set(), []
+    while nodes:
+        node: Any = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        nodes += [parent for parent, _ in node.next_functions]
+    return leaves
+
+
+def check_optim_and_loss(optim: Any, loss: Any) -> None:
+    if not isinstance(optim, pyro.optim.PyroOptim):
+        raise TypeError(f"optim must be a pyro.optim optimizer, got {type(optim).__name__}")
+    if isinstance(optim.pt_clip_args, dict) and "clip_norm" in optim.pt_clip_args:
+        raise ValueError(
+            "optim: Pyro's clip_norm clips each tensor by itself (S12), which turns the gradient; clip_value"
+        )
+    if isinstance(loss, JitTraceMeanField_ELBO):
+        raise ValueError("loss: JitTraceMeanField_ELBO traces anew at every step (S9): use TraceMeanField_ELBO")
+
+
+def check_support(vae: VAE | Pair, x: Tensor) -> None:
+    if len(x) == 0:
+        raise ValueError("data has no rows")
+    if isinstance(vae, nn.Module) and isinstance(vae.likelihood, Likelihood):
+        vae.likelihood.check(x)
+
+
+def check_num_data(vae: VAE | Pair, train: Any) -> None:
+    """What all data share has the weight that the VAE was told; a stream does not say how many rows it has."""
+    if not isinstance(vae, VAE) or not hasattr(vae.prior, "shared"):
+        return
+    if math.isfinite(num_rows := length(train)) and num_rows != vae.num_data:
+        raise ValueError(f"num_data of the VAE is {vae.num_data}, and the training data have {num_rows} rows: set it")
+
+
+def end_of_schedules(loss: Any, epochs: int, steps_per_epoch: float) -> float:
+    """The epoch from which an objective is the same for good, its counts put back to the start of a run."""
+    if not isinstance(loss, Objective):
+        return 0.0
+    loss.epoch, loss.step = 0.0, 0
+    ends = [0.0]
+    for name, schedule in loss.schedules().items():
+        ends.append(schedule.end if schedule.unit == "epochs" else schedule.end / steps_per_epoch)
+        if ends[-1] > epochs:
+            raise ValueError(
+                f"loss: the schedule of {name} ends at {schedule.end:g} {schedule.unit}, after the run, which has "
+                f"{epochs} epochs: shorten the one or lengthen the other"
+            )
+    return max(ends)
+
+
+def length(data: Any) -> float:
+    """Rows of a tensor or a Dataset; infinite for a stream, whose schedule then moves once per epoch."""
+    dataset = getattr(data, "dataset", data)
+    return len(dataset) if hasattr(dataset, "__len__") else math.inf
+
+
+def num_steps(data: Any, batch_size: int) -> float:
+    """Steps per epoch; infinite for a stream."""
+    if hasattr(data, "dataset"):
+        return len(data)
+    num_rows = length(data)
+    return math.ceil(num_rows / max(batch_size, 1)) if math.isfinite(num_rows) else math.inf
