@@ -6,12 +6,13 @@ probabilities and values, which carry the gradient in the guide's numbers.
 
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
 from torch import nn
 
-from pyrovae.distributions import Bernoulli, SpikeSlab
+from pyrovae.distributions import Bernoulli, Categorical, Poisson, RectifiedNormal, SpikeSlab
 
 NOISE = 0.8
 X = torch.tensor([1.2, -0.9, 0.4], dtype=torch.float64)
@@ -87,7 +88,73 @@ class Bits:
         return torch.where(z == 1, self.logits.sigmoid(), (-self.logits).sigmoid()).prod(1), z
 
 
+class Counts:
+    """A count of rate 1; q with a rate of its own."""
+
+    starts = ((-1.0,), (1.2,), (0.2,))
+    dim, has_path = 1, False
+
+    def __init__(self, start):
+        self.raw = double(*start)
+        self.parameters = [self.raw]
+
+    def prior(self):
+        return Poisson(torch.ones(1).double()).to_event(1)
+
+    def guide(self):
+        return Poisson(self.raw.exp()).to_event(1)
+
+    def states(self):
+        z = torch.arange(25.0).double()[:, None]
+        return self.guide().log_prob(z).exp(), z
+
+
+class Categories:
+    """One of three, as a one-hot vector."""
+
+    starts = ((2.0, 0.0, -1.0), (-1.5, 1.0, 0.5), (0.0, -2.0, 1.5))
+    dim, has_path = 3, False
+
+    def __init__(self, start):
+        self.logits = double(*start)
+        self.parameters = [self.logits]
+
+    def prior(self):
+        return Categorical(torch.tensor([0.5, 0.0, -0.5]).double(), 3)
+
+    def guide(self):
+        return Categorical(self.logits, 3)
+
+    def states(self):
+        return self.logits.softmax(0), torch.eye(3).double()
+
+
+class Rectified:
+    """max(0, N(0, 1)); q with a location and a scale of its own."""
+
+    starts = ((-0.5, 0.3), (1.5, -1.0), (-1.0, 0.8))
+    dim, has_path = 1, False
+    nodes, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(150))
+
+    def __init__(self, start):
+        self.loc, self.raw = double(start[0]), double(start[1])
+        self.parameters = [self.loc, self.raw]
+
+    def prior(self):
+        return RectifiedNormal(torch.zeros(1).double(), torch.ones(1).double()).to_event(1)
+
+    def guide(self):
+        return RectifiedNormal(self.loc, self.raw.exp()).to_event(1)
+
+    def states(self):
+        half = (self.loc + 9 * self.raw.exp()).item() / 2
+        z = torch.cat([torch.zeros(1).double(), half * (1 + self.nodes)])[:, None]
+        size = torch.cat([torch.ones(1).double(), half * self.weights])  # of the atom, and of the intervals
+        return size * self.guide().log_prob(z).exp(), z
+
+
 LAWS = (Normals, SpikesAndSlabs, Bits)
+DISCRETE_OR_MIXED = (*LAWS[1:], Counts, Categories, Rectified)
 
 
 class Model:
