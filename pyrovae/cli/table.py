@@ -49,6 +49,8 @@ def print_rows(rows: list[Row], varied: list[str], num_data: int) -> None:
     if done and done[0]["accuracy"] is not None:
         labels, draws = done[0]["num_labels"], done[0]["num_label_draws"]
         click.echo(f"  accuracy: of a linear probe on the codes with {labels} labels, mean ± error over {draws} draws.")
+    if "seed" not in varied:
+        click.echo("  No error has the seed of the training in it: --seed 0,1,2 trains each model three times.")
     click.echo()
 
 
