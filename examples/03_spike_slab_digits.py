@@ -10,7 +10,8 @@ The table compares it with the Normal prior on 180 held-out digits, 32 coordinat
 the ELBO in nats per datum, the share of the code that is exactly zero, and the mean squared error of a pixel.
 
 Of the 32 coordinates seven are ever open, and a digit opens one or two of them, some none, some three: one in every 0,
-another in every 3 and nearly every 4, a third in every 6. It costs 0.4 nats of the ELBO (-23.4 without), and half as much squared error again.
+another in every 3 and nearly every 4, a third in every 6. It costs 0.4 nats of the ELBO (-23.4 without), and half as
+much squared error again.
 
 With --out the picture shows held-out digits over their reconstructions, what each of those coordinates adds to the mean
 image, and how often it is open in each class of digits.

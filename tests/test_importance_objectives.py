@@ -68,23 +68,25 @@ def test_a_subsampled_plate_bounds_all_the_data(objective):
 
 
 @pytest.mark.parametrize("num_particles", [1, 20])
-@pytest.mark.parametrize("objective", [pv.IWAE, pv.DReG])
-def test_a_site_that_all_data_share_is_drawn_once(objective, num_particles):
+@pytest.mark.parametrize("objective", [lambda k: pv.ELBO(num_particles=k), pv.IWAE, pv.DReG])
+@pytest.mark.parametrize("batch", [6, 2])
+def test_a_site_that_all_data_share_is_drawn_once(objective, num_particles, batch):
     """w ~ N(0, 1) for all, z_n ~ N(w, 1), x_n ~ N(z_n, 1) with q(z_n|w) exact: each weight is p(x_n|w), so that the
-    bound is the ELBO of w whatever K is; with a w for each draw it would grow with K, beyond the true log p(x)."""
+    bound is the ELBO of w whatever K is; with a w for each draw it would grow with K, beyond the true log p(x). On
+    batches of two the data count three times, and w once."""
     x = torch.tensor([1.5, -0.3, 0.2, 3.0, 2.0, 0.5]).double()
     loc, raw = double(0.3), double(-0.5)
 
     def model(x):
         w = pyro.sample("w", dist.Normal(torch.tensor(0.0).double(), 1.0))
-        with pyro.plate("data", len(x), dim=-1):
-            z = pyro.sample("z", dist.Normal(w, 1.0).expand([len(x)]) if not w.dim() else dist.Normal(w, 1.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        with pyro.plate("data", len(x), subsample_size=batch, dim=-1) as rows:
+            z = pyro.sample("z", dist.Normal(w.expand(*w.shape[:-1], batch), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[rows])
 
     def guide(x):
         w = pyro.sample("w", dist.Normal(loc, raw.exp()))
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("z", dist.Normal((w + x) / 2, math.sqrt(0.5)))
+        with pyro.plate("data", len(x), subsample_size=batch, dim=-1) as rows:
+            pyro.sample("z", dist.Normal((w + x[rows]) / 2, math.sqrt(0.5)))
 
     variance = raw.exp() ** 2
     elbo = -0.5 * len(x) * math.log(4 * math.pi) - (((x - loc) ** 2).sum() + len(x) * variance) / 4

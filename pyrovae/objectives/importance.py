@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrovae import guards
@@ -169,8 +170,8 @@ class _OneForAll(Messenger):
     """Around a guide: one draw, for all particles, of what all data share."""
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        frames = msg["cond_indep_stack"]
-        if frames and is_shared(msg) and not msg["is_observed"]:
+        drawn = not (msg["is_observed"] or site_is_subsample(msg))
+        if drawn and msg["cond_indep_stack"] and is_shared(msg):
             msg["value"] = msg["value"][:1].expand_as(msg["value"])
 
 
