@@ -14,14 +14,14 @@ from torch import Tensor
 
 import pyrovae as pv
 from pyrovae import runs
-from pyrovae.build import GUIDES, LIKELIHOODS, NETWORKS, PRIORS, by_name, by_name_or_path
+from pyrovae.build import GUIDES, LIKELIHOODS, NETWORKS, PRIORS, by_name, by_name_or_path, name_and_options
 from pyrovae.cli.reporting import SEED, describe, measure, print_table
 from pyrovae.data import Data
 from pyrovae.likelihoods import Likelihood
 from pyrovae.train import History
 from pyrovae.vae import VAE
 
-__all__ = ["Prepared", "check_support", "fit", "prepare", "train_run"]
+__all__ = ["Prepared", "check_support", "count", "fit", "prepare", "train_run"]
 
 OPTIMIZERS = {
     "adam": "Adam",
@@ -71,12 +71,20 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 @click.argument("data")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run, made by this command.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
-@click.option("--prior", default="normal", show_default=True, help=f"{', '.join(PRIORS)}; or mymodule.MyPrior.")
-@click.option("--guide", help=f"{', '.join(GUIDES)}; or mymodule.MyGuide.  [default: the one of the prior's family]")
+@click.option(
+    "--prior",
+    default="normal",
+    show_default=True,
+    help=f"{', '.join(sorted(PRIORS))}; or mymodule.MyPrior. Hyper-parameters follow, student-t:df=3:scale=0.5, as those "
+    "of guide and likelihood do.",
+)
+@click.option(
+    "--guide", help=f"{', '.join(sorted(GUIDES))}; or mymodule.MyGuide.  [default: the one of the prior's family]"
+)
 @click.option(
     "--likelihood",
-    help=f"{', '.join(LIKELIHOODS)}; or mymodule.MyLikelihood.  [default: bernoulli for 0 and 1, continuous-bernoulli "
-    f"for [0, 1], else normal]",
+    help=f"{', '.join(sorted(LIKELIHOODS))}; or mymodule.MyLikelihood.  [default: bernoulli for 0 and 1, "
+    "continuous-bernoulli for [0, 1], else normal]",
 )
 @click.option("--latent-dim", default=16, show_default=True, type=click.IntRange(1), help="Coordinates of the code.")
 @click.option("--num-components", type=click.IntRange(1), help="Of the priors mixture and vamp.  [default: 10, 50]")
@@ -132,12 +140,17 @@ def fit(data: str, out: Path, overwrite: bool, **options: Any) -> None:
         prepared = prepare(data, options)
         describe(prepared.dataset, prepared.vae, prepared.binarize)
         click.echo(
-            f"training {prepared.epochs} epochs of batches of {options['batch_size']}, {options['optim']} at learning "
-            f"rate {options['lr']:g}, seed {options['seed']}, on {options['device']}"
+            f"training {count(prepared.epochs, 'epoch')} of batches of {options['batch_size']}, {options['optim']} at "
+            f"learning rate {options['lr']:g}, seed {options['seed']}, on {options['device']}"
         )
         numbers, _ = train_run(folder, data, options, prepared)
         print_table(numbers)
     click.echo(f"run saved in {out}: config.json, model.safetensors, history.csv, metrics.json, figures/")
+
+
+def count(number: int, noun: str) -> str:
+    """1 epoch, 2 epochs."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 class Prepared(NamedTuple):
@@ -211,7 +224,7 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
     likelihood, binarize = options["likelihood"], options["binarize"]
     if likelihood is not None:
         with runs.importing_from_here():
-            by_name_or_path("likelihood", likelihood, LIKELIHOODS)
+            by_name_or_path("likelihood", name_and_options("likelihood", likelihood)[0], LIKELIHOODS)
     if binarize is None and name in GREY and likelihood in (None, "bernoulli"):
         binarize = "dynamic"
     binarize = None if binarize == "none" else binarize
@@ -226,7 +239,7 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
 
 def _beta(options: dict[str, Any], epochs: int) -> Any:
     """The weight of the KL, as it rises."""
-    default = min(WARMUP.get(options["prior"], 0.0), 0.8 * epochs)
+    default = min(WARMUP.get(options["prior"].partition(":")[0], 0.0), 0.8 * epochs)
     warmup = default if options["warmup"] is None else options["warmup"]
     if warmup > epochs:
         raise ValueError(f"--warmup of {warmup:g} epochs ends after the run, of {epochs}: --epochs")
@@ -234,7 +247,7 @@ def _beta(options: dict[str, Any], epochs: int) -> Any:
 
 
 def _num_classes(dataset: Data, likelihood: str) -> int | None:
-    if likelihood != "categorical":
+    if likelihood.partition(":")[0] != "categorical":
         return None
     return 1 + int(max(part.max() for part in (dataset.train, dataset.val, dataset.test)))
 
