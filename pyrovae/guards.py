@@ -144,18 +144,18 @@ def check_widths(prior: Any, likelihood: Any, guide: Any) -> None:
     """Refuse codes of different widths where all that is needed is known; the first step sees the rest."""
     shape = getattr(prior, "event_shape", None)
     dim, reads = getattr(guide, "dim", None), getattr(getattr(likelihood, "network", None), "in_shape", None)
-    widths = {
-        f"guide {type(guide).__name__} has": (dim,) if isinstance(dim, int) else None,
-        f"the network of likelihood {type(likelihood).__name__} reads": reads,
-    }
-    widths = {what: width for what, width in widths.items() if width is not None}
+    widths = {}
+    if isinstance(dim, int):
+        widths[f"guide {type(guide).__name__} has"] = (dim,)
+    if reads is not None:
+        widths[f"the network of likelihood {type(likelihood).__name__} reads"] = tuple(reads)
     if shape is None:
         return
     got = f"prior {type(prior).__name__}: distribution() has event_shape {tuple(shape)}"
     if len(shape) == 0:
         raise ValueError(f"{got}, expected {next(iter(widths.values()), '(D,)')}: add .to_event(1)")
-    if any(tuple(shape) != tuple(width) for width in widths.values()):
-        raise ValueError(f"{got}, {', '.join(f'{what} {tuple(width)}' for what, width in widths.items())}")
+    if any(tuple(shape) != width for width in widths.values()):
+        raise ValueError(f"{got}, {', '.join(f'{what} {width}' for what, width in widths.items())}")
 
 
 def check_support(prior: Any, guide: Any, known: Mapping[str, Any] | None = None) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 import pyrovae as pv
 from pyrovae import runs
 from pyrovae.cli.errors import explained
-from pyrovae.cli.fitting import Prepared, count, fit, prepare, train_run
+from pyrovae.cli.fitting import Prepared, count, describe_standardization, fit, prepare, train_run, warn_of_few
 from pyrovae.cli.reporting import describe_data
 from pyrovae.cli.table import Row, as_text, print_rows, write_rows
 from pyrovae.plots import Portrait
@@ -84,6 +84,8 @@ def compare(ctx: click.Context, data: str, out: Path, overwrite: bool, **options
         for model in models:  # an unknown name, or a prior and a guide that do not fit, before any training
             prepared = prepare(data, model.options)
         describe_data(prepared.dataset, prepared.binarize)
+        describe_standardization(prepared.dataset)
+        warn_of_few(prepared.dataset)
         click.echo(
             f"{count(len(models), 'model')}, {count(prepared.epochs, 'epoch')} of batches of {options['batch_size']}, "
             f"{options['optim']} at learning rate {options['lr']:g}, on {options['device']}"
