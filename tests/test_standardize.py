@@ -106,6 +106,13 @@ def test_what_cannot_be_standardised(arguments, message, folder, capsys):
     assert re.search(f"^pyrovae: error: .*{message}", capsys.readouterr().err)
 
 
+def test_in_python_too(folder):
+    with pytest.raises(ValueError, match=r"grey\.npy cannot be both binarised and standardised"):
+        pv.data.load("grey.npy", binarize="static", standardize=True)
+    with pytest.raises(ValueError, match=r"table\.csv cannot be standardised, its rows are standardised already"):
+        pv.data.load("table.csv", standardize=True).standardize()
+
+
 def test_a_run_remembers_and_puts_back(folder, capsys):
     assert pyrovae(f"fit table.csv --epochs 3 {TINY[10:]} --out run") == 0
     out = capsys.readouterr().out

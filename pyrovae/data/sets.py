@@ -166,7 +166,7 @@ def from_file(path: str | Path, binarize: str | None = None, seed: int = 0, stan
     Raises: FileNotFoundError, or ValueError that names the file and what is wrong with it.
     """
     data = _split_source(Path(path).name, _read(Path(path)), binarize, seed)
-    return data.standardize() if standardize else data
+    return _standardized(data, binarize) if standardize else data
 
 
 def load(
@@ -182,7 +182,7 @@ def load(
         data = _real(patches(seed=seed), binarize)
     else:
         data = _split_source(Path(name).name, _source(name, data_dir), binarize, seed)
-    return data.standardize() if standardize else data
+    return _standardized(data, binarize) if standardize else data
 
 
 def rows(name: str | Path, data_dir: str | Path | None = None, binarize: str | None = None, seed: int = 0) -> Tensor:
@@ -307,6 +307,12 @@ def _real(data: Data, binarize: str | None) -> Data:
     if binarize is not None:
         raise ValueError(f"data: {data.name} has values outside [0, 1], which are no probabilities to binarise by")
     return data
+
+
+def _standardized(data: Data, binarize: str | None) -> Data:
+    if binarize is not None:
+        raise ValueError(f"data: {data.name} cannot be both binarised and standardised")
+    return data.standardize()
 
 
 def _source(name: str | Path, data_dir: str | Path | None) -> Source:
