@@ -1,13 +1,16 @@
 """A VAE from names and numbers, and a VAE to and from a folder.
 
 ``build_vae`` is what the command line calls; what it was called with is the whole of ``config.json``'s model section.
+A part is a name, or a name with its hyper-parameters: ``"student-t:df=3:scale=0.5"``.
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
 import functools
 import importlib
+import inspect
 import json
 import math
 import os
@@ -35,6 +38,7 @@ __all__ = [
     "by_name",
     "by_name_or_path",
     "load",
+    "name_and_options",
     "save",
 ]
 
@@ -136,7 +140,9 @@ def build_vae(
     Args:
         event_shape: Shape of one datum.
         latent_dim: Number of latent coordinates.
-        prior: A name of ``PRIORS``, or the import path of a class that takes ``latent_dim``.
+        prior: A name of ``PRIORS``, or the import path of a class that takes ``latent_dim``. Hyper-parameters follow,
+            ``"student-t:df=3:scale=0.5"``, each a Python literal or a plain word; one that is given is fixed, unless
+            ``learned`` names it, ``"spike-slab:active=0.2:learned=active"``. So do those of likelihood and guide.
         likelihood: A name of ``LIKELIHOODS``, or the import path of a class that takes the decoder.
         guide: A name of ``GUIDES``, or the import path of a class that takes the encoder and ``latent_dim``; None takes
             the guide of the prior's own family, or the one that ``MATCHING`` names.
@@ -154,34 +160,41 @@ def build_vae(
     Raises: ValueError for an unknown name, with the nearest known one, for ``"vamp"`` without inputs, and for a prior
         with shared sites without ``num_data``.
     """
-    event_shape, hidden = tuple(int(n) for n in event_shape), tuple(int(n) for n in hidden)
+    event_shape, hidden = _whole("event_shape", event_shape, "(64,)"), _whole("hidden", hidden, "(400,)")
     if not isinstance(latent_dim, int) or latent_dim < 1:
         raise ValueError(f"latent_dim must be a positive whole number, got {latent_dim!r}")
     if not hidden or min(hidden) < 1:
         raise ValueError(f"hidden must be positive widths, got {hidden}")
     if network not in NETWORKS:
         by_name("network", network, dict.fromkeys(NETWORKS))
-    likelihood_class = by_name_or_path("likelihood", likelihood, LIKELIHOODS)
-    if prior == "vamp":  # it is made of the guide
-        num_components = _num_pseudo_inputs(num_components, inputs, event_shape)
+    prior_name, prior_options = name_and_options("prior", prior)
+    likelihood_name, likelihood_options = name_and_options("likelihood", likelihood)
+    likelihood_class = by_name_or_path("likelihood", likelihood_name, LIKELIHOODS)
+    if num_components is not None:
+        if prior_name not in ("mixture", "vamp"):
+            raise ValueError(f"num_components is of the priors mixture and vamp, got it with prior {prior!r}")
+        prior_options.setdefault("num_components", num_components)
+    if prior_name == "vamp":  # it is made of the guide
+        _check_options("prior 'vamp'", prior_options, ["num_components"])
+        num_components = _num_pseudo_inputs(prior_options.get("num_components"), inputs, event_shape)
         guide = guide or "normal"
     else:
-        prior_options = {} if num_components is None else {"num_components": num_components}
-        if prior_options and prior != "mixture":
-            raise ValueError(f"num_components is of the priors mixture and vamp, got it with prior {prior!r}")
-        prior_module = _made("prior", prior, PRIORS, latent_dim, **prior_options)
-        guide = guide or _matching_guide(prior, prior_module)
-    out_shape, options = event_shape, {}
+        prior_module = _made("prior", prior_name, PRIORS, latent_dim, **prior_options)
+        guide = guide or _matching_guide(prior_name, prior_module)
+    guide_name, guide_options = name_and_options("guide", guide)
+    out_shape = event_shape
     if likelihood_class is likelihoods.Categorical:
+        num_classes = likelihood_options.setdefault("num_classes", num_classes)
         if num_classes is None:
             raise ValueError("num_classes must be given with the categorical likelihood")
-        out_shape, options = (math.prod(event_shape) * num_classes,), {"num_classes": num_classes}
+        out_shape = (math.prod(event_shape) * num_classes,)
     encoder, decoder = _networks(network, event_shape, latent_dim, hidden, out_shape)
-    likelihood_module = _made("likelihood", likelihood, LIKELIHOODS, decoder, **options)
-    guide_module = _made("guide", guide, GUIDES, encoder, latent_dim)
-    if prior == "vamp":
-        bounds = (0.0, 1.0) if likelihood in UNIT_INTERVAL else None
+    likelihood_module = _made("likelihood", likelihood_name, LIKELIHOODS, decoder, **likelihood_options)
+    guide_module = _made("guide", guide_name, GUIDES, encoder, latent_dim, **guide_options)
+    if prior_name == "vamp":
+        bounds = (0.0, 1.0) if likelihood_name in UNIT_INTERVAL else None
         prior_module = priors.Vamp(guide_module, num_components, inputs=inputs, bounds=bounds)  # type: ignore[arg-type]  # checked above
+    guards.check_support(prior_module, guide_module, GUIDES)
     vae = VAE(prior_module, likelihood_module, guide_module, num_data)
     vae.config = {
         "event_shape": list(event_shape),
@@ -215,21 +228,68 @@ def by_name_or_path(what: str, name: str, table: Mapping[str, Any]) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a user's module may fail in any way while it is imported
-        raise ValueError(f"{what} {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        file = module.partition(".")[0]
+        absent = isinstance(error, ModuleNotFoundError) and error.name == file
+        hint = f"; run it in the folder of {file}.py" if absent else ""
+        raise ValueError(f"{what} {name!r} cannot be imported: {type(error).__name__}: {error}{hint}") from error
+
+
+def name_and_options(what: str, text: str) -> tuple[str, dict[str, Any]]:
+    """``"student-t:df=3"`` as the name and ``{"df": 3}``; a value is a Python literal, or else a word."""
+    if not isinstance(text, str):
+        raise ValueError(
+            f"{what} must be a name or an import path, got {text!r}; an instance goes into "
+            f"pv.VAE(prior, likelihood, guide)"
+        )
+    name, *pairs = text.split(":")
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not (equals and key.isidentifier() and value) or key in options:
+            raise ValueError(f"{what} {text!r} must be name:option=value, each option once, got {pair!r}")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key] = value
+    if isinstance(options.get("learned"), str):
+        options["learned"] = tuple(options["learned"].split("+"))
+    return name, options
 
 
 def _made(what: str, name: str, table: Mapping[str, Any], *args: Any, **options: Any) -> nn.Module:
     """A part made by its class; whatever a user's own class raises names the part."""
     cls = by_name_or_path(what, name, table)
+    if options:
+        _check_options(f"{what} {name!r}", options, _own_options(cls, len(args)))
+    if isinstance(cls, functools.partial):  # what is given is fixed, unless it is said to be learned
+        options.setdefault("learned", tuple(key for key in cls.keywords["learned"] if key not in options))
     try:
         module = cls(*args, **options)
     except Exception as error:
-        if name in table:
+        if name in table and (isinstance(error, ValueError) or not options):
             raise
         raise ValueError(f"{what} {name!r} cannot be made: {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
         raise ValueError(f"{what} {name!r} must be a class of torch modules, got {module!r} from it")
     return module
+
+
+def _own_options(cls: Callable[..., Any], num_args: int) -> list[str] | None:
+    """What a class takes by name after its first arguments; None where it takes any name, or does not say."""
+    try:
+        parameters = list(inspect.signature(cls).parameters.values())[num_args:]
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL]
+
+
+def _check_options(what: str, options: Mapping[str, Any], own: list[str] | None) -> None:
+    unknown = [key for key in options if own is not None and key not in own]
+    if unknown:
+        has = f"its options are {', '.join(own)}" if own else "it has none"
+        raise ValueError(f"{what} has no option {unknown[0]!r}: {has}")
 
 
 def save(vae: VAE, folder: str | Path, **sections: Any) -> None:
@@ -297,6 +357,9 @@ def read_config(folder: str | Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is cut short or not JSON: {error}") from error
+    if isinstance(config, dict) and "compare" in config and "model" not in config:
+        names = sorted(run.parent.name for run in path.parent.glob("*/config.json"))
+        raise ValueError(f"{str(folder)!r} is a comparison: choose one of its runs, {', '.join(names)}")
     if not isinstance(config, dict) or "model" not in config:
         raise ValueError(f"{str(path)!r} is not the config of a pyrovae run")
     return config
@@ -317,6 +380,13 @@ def _check_tensors(path: Path, vae: VAE, tensors: dict[str, Tensor]) -> None:
             )
 
 
+def _whole(name: str, values: Sequence[int], example: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a sequence of whole numbers such as {example}, got {values!r}") from error
+
+
 def _num_pseudo_inputs(num_components: int | None, inputs: Tensor | None, event_shape: tuple[int, ...]) -> int:
     if inputs is None:
         raise ValueError("inputs must be given with prior 'vamp': rows of data, from which its pseudo-inputs start")
@@ -327,7 +397,7 @@ def _num_pseudo_inputs(num_components: int | None, inputs: Tensor | None, event_
 
 def _unread_inputs(config: dict[str, Any]) -> Tensor | None:
     """What the pseudo-inputs start at before the saved ones are loaded."""
-    if config.get("prior") != "vamp":
+    if str(config.get("prior")).partition(":")[0] != "vamp":
         return None
     return torch.zeros(config.get("num_components") or 0, *config.get("event_shape", ()))
 

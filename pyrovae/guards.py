@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
@@ -40,10 +41,12 @@ from torch.distributions import constraints
 __all__ = [
     "GuideSites",
     "ModelSites",
+    "check_parts",
     "check_shared",
     "check_sites",
     "check_support",
     "check_tensors",
+    "check_widths",
     "has_own_score_parts",
     "register",
     "same_support",
@@ -56,6 +59,8 @@ _UNSAFE_DRAWS = (dist.Logistic, dist.SkewLogistic, dist.SoftLaplace)
 
 def check_tensors(module: nn.Module, x: torch.Tensor | None = None) -> None:
     """Refuse a module whose tensors have several devices or floating dtypes, and an x that is elsewhere than they."""
+    if x is not None and not isinstance(x, torch.Tensor):
+        raise ValueError(f"x must be a torch tensor, got {type(x).__name__}: torch.as_tensor(x, dtype=torch.float32)")
     kinds: dict[Any, str] = {}
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.is_floating_point():
@@ -124,20 +129,57 @@ def _set(support: constraints.Constraint) -> str:
     return repr(support).replace("GreaterThanEq", "GreaterThan").replace("HalfOpenInterval", "Interval")
 
 
-def check_support(prior: Any, guide: Any) -> None:
-    """Refuse a guide on another set than the prior's: the KL is infinite, and Pyro's sampled one a finite number."""
+def check_parts(**parts: Any) -> None:
+    """Refuse a part that is a class or a name in place of a module, or that has no ``forward``."""
+    for what, part in parts.items():
+        if isinstance(part, type):
+            raise ValueError(f"{what} must be an instance, got the class {part.__name__}: {part.__name__}(...)")
+        if not isinstance(part, nn.Module):
+            raise ValueError(f"{what} must be a torch module, got {part!r}; build_vae takes names")
+        if type(part).forward is nn.Module.forward:
+            raise ValueError(f"{what} {type(part).__name__} must define forward(), as the {what}s of pyrovae do")
+
+
+def check_widths(prior: Any, likelihood: Any, guide: Any) -> None:
+    """Refuse codes of different widths where all that is needed is known; the first step sees the rest."""
+    shape = getattr(prior, "event_shape", None)
+    dim, reads = getattr(guide, "dim", None), getattr(getattr(likelihood, "network", None), "in_shape", None)
+    widths = {}
+    if isinstance(dim, int):
+        widths[f"guide {type(guide).__name__} has"] = (dim,)
+    if reads is not None:
+        widths[f"the network of likelihood {type(likelihood).__name__} reads"] = tuple(reads)
+    if shape is None:
+        return
+    got = f"prior {type(prior).__name__}: distribution() has event_shape {tuple(shape)}"
+    if len(shape) == 0:
+        raise ValueError(f"{got}, expected {next(iter(widths.values()), '(D,)')}: add .to_event(1)")
+    if any(tuple(shape) != width for width in widths.values()):
+        raise ValueError(f"{got}, {', '.join(f'{what} {width}' for what, width in widths.items())}")
+
+
+def check_support(prior: Any, guide: Any, known: Mapping[str, Any] | None = None) -> None:
+    """Refuse a guide on another set than the prior's: the KL is infinite, and Pyro's sampled one a finite number.
+
+    The error lists the guides that fit, of ``known`` by its names, or else of all public classes by theirs.
+    """
     p, q = getattr(prior, "support", None), getattr(guide, "support", None)
     if p is None or q is None or same_support(p, q):
         return
-    root = type(guide).mro()[type(guide).mro().index(nn.Module) - 1]
-    # a guide's class says "OneHot()", and one of them how many: "OneHot(3)"
-    fits = sorted(
-        g.__name__ for g in _descendants(root) if g.support is not None and _set(p).startswith(_set(g.support)[:-1])
-    )
+    if known is None:
+        root = type(guide).mro()[type(guide).mro().index(nn.Module) - 1]
+        known = {cls.__name__: cls for cls in _descendants(root) if not cls.__name__.startswith("_")}
+    fits = sorted(name for name, cls in known.items() if _fits(prior, p, cls))
     raise ValueError(
         f"guide {type(guide).__name__} has support {_set(q)} but prior {type(prior).__name__} has support {_set(p)}; "
         f"guides that fit: {', '.join(fits) or 'none here, write one with the same support'}"
     )
+
+
+def _fits(prior: Any, support: constraints.Constraint, guide: Any) -> bool:
+    """Whether a class of guides has the sites of a prior; it says "OneHot()" where one of them says "OneHot(3)"."""
+    same = guide.support is not None and _set(support).startswith(_set(guide.support)[:-1])
+    return same and hasattr(guide, "shared") == hasattr(prior, "shared")
 
 
 def check_shared(prior: Any, guide: Any, num_data: int | None) -> None:
@@ -210,8 +252,12 @@ def check_sites(model: dict[str, Any], guide: dict[str, Any]) -> None:
     p, q = _latent(model), _latent(guide)
     q = {name: site for name, site in q.items() if name in p or not site["infer"].get("is_auxiliary")}
     if set(p) != set(q):
+        unpaired = sorted(set(p) - set(q))
+        hint = (
+            f"; the guide must sample {unpaired} too, or, where that is data, the model take obs=" if unpaired else ""
+        )
         raise ValueError(
-            f"the guide samples the sites {sorted(q)}, the model {sorted(p)}: Pyro trains on with only a warning (S15)"
+            f"the guide samples the sites {sorted(q)}, the model {sorted(p)}, which must be the same (S15){hint}"
         )
     for name in p:
         if not (_equal(p[name]["scale"], q[name]["scale"]) and _equal(p[name]["mask"], q[name]["mask"])):

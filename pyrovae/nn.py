@@ -37,7 +37,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.in_shape = _shape("in_features", in_features)
-        widths = [math.prod(self.in_shape), *(_shape("hidden", h)[0] for h in hidden)]
+        widths = [math.prod(self.in_shape), *_widths("hidden", hidden, "[400]")]
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise(widths):
             layers += [nn.Linear(n_in, n_out), activation()]
@@ -66,6 +66,7 @@ class ConvEncoder(nn.Module):
     def __init__(self, in_shape: tuple[int, int, int], channels: Sequence[int] = (32, 64), hidden: int = 256) -> None:
         super().__init__()
         self.in_shape = _image_shape("in_shape", in_shape)
+        channels = _widths("channels", channels, "[32, 64]")
         layers: list[nn.Module] = []
         for n_in, n_out in zip((in_shape[0], *channels[:-1]), channels, strict=True):
             layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.ReLU()]
@@ -102,6 +103,7 @@ class ConvDecoder(nn.Module):
         self.in_shape = _shape("in_features", in_features)
         self.out_shape = _image_shape("out_shape", out_shape)
         self.out_features = math.prod(out_shape)
+        channels = _widths("channels", channels, "[64, 32]")
         sizes = _halved(out_shape[1:], len(channels))[::-1]
         start = (channels[0], *sizes[0])
         layers: list[nn.Module] = [
@@ -162,6 +164,12 @@ def _shape(name: str, shape: Shape) -> tuple[int, ...]:
     if not shape or min(shape) < 1:
         raise ValueError(f"{name} must be positive, got {shape}")
     return shape
+
+
+def _widths(name: str, widths: Sequence[int], example: str) -> tuple[int, ...]:
+    if not isinstance(widths, Sequence):
+        raise ValueError(f"{name} must be a sequence of widths such as {example}, got {widths!r}")
+    return tuple(_shape(name, width)[0] for width in widths)
 
 
 def _image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:

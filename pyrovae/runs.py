@@ -23,12 +23,13 @@ from torch import Tensor
 
 from pyrovae import plots
 from pyrovae.build import load, read_config
-from pyrovae.data import Data
+from pyrovae.data import Data, Standardization, binarized, rows
 from pyrovae.train import History
 from pyrovae.vae import VAE
 
 __all__ = [
     "check_width",
+    "data_rows",
     "device",
     "importing_from_here",
     "load_run",
@@ -37,6 +38,7 @@ __all__ = [
     "read_comparison",
     "save_array",
     "source",
+    "standardization",
     "write_figures",
     "write_json",
 ]
@@ -111,6 +113,23 @@ def source(run: Path, config: dict[str, Any]) -> dict[str, Any]:
     return {name: data[name] for name in names}
 
 
+def standardization(config: dict[str, Any]) -> Standardization | None:
+    """What a run's data were standardised by, if they were."""
+    saved = (config.get("data") or {}).get("standardization")
+    return None if saved is None else Standardization(torch.tensor(saved["loc"]), torch.tensor(saved["scale"]))
+
+
+def data_rows(run: Path, config: dict[str, Any], data: str | None = None) -> Tensor:
+    """Every row of ``data``, or of a run's own data, as its model takes them: binarised or standardised."""
+    own = source(run, config)
+    x = rows(data or own["name"], own["data_dir"], None, own["seed"])
+    check_width(run, config, x)  # before their values
+    if own["binarize"] is not None:
+        x = binarized(str(data or own["name"]), x, own["seed"])
+    standardized = standardization(config)
+    return x if standardized is None else standardized(x)
+
+
 def check_width(run: Path, config: dict[str, Any], x: Tensor) -> None:
     got, expected = x[0].numel(), math.prod(config["model"]["event_shape"])
     if got != expected:
@@ -121,8 +140,13 @@ def write_figures(folder: Path, vae: VAE, dataset: Data, history: History) -> No
     folder.mkdir()
     x = dataset.test.to(next(vae.parameters()))
     plots.loss_curves(history).savefig(folder / "loss.png")
-    plots.reconstructions(vae, x, dataset.image_shape).savefig(folder / "reconstructions.png")
-    plots.prior_samples(vae, image_shape=dataset.image_shape).savefig(folder / "prior_samples.png")
+    for name, figure in (
+        ("reconstructions", plots.reconstructions(vae, x, dataset.image_shape)),
+        ("prior_samples", plots.prior_samples(vae, image_shape=dataset.image_shape)),
+    ):
+        if dataset.standardization is not None:  # one colour scale for all columns
+            figure.suptitle("standardised data: multiples of each column's standard deviation", fontsize=8)
+        figure.savefig(folder / f"{name}.png")
     plots.code_histograms(vae, x).savefig(folder / "codes.png")
 
 

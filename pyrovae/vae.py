@@ -48,8 +48,8 @@ class VAE(nn.Module):
     argument. A batch of B data bears B/N of their :math:`KL(q(s) \,\|\, p(s))`.
 
     Shape: x is ``(N, *event_shape)``, z ``(N, D)``; the plate ``"data"`` is the first dimension.
-    Raises: ValueError if prior and guide have different supports, if one alone has shared sites, or if both have and
-        ``num_data`` is missing.
+    Raises: ValueError if a part is no instance of a module, if prior and guide have different supports or the three
+        codes of different widths, if one alone has shared sites, or if both have and ``num_data`` is missing.
     References: Kingma and Welling (2014), "Auto-Encoding Variational Bayes", eq. 3.
     """
 
@@ -57,7 +57,9 @@ class VAE(nn.Module):
 
     def __init__(self, prior: nn.Module, likelihood: nn.Module, guide: nn.Module, num_data: int | None = None) -> None:
         super().__init__()
+        guards.check_parts(prior=prior, likelihood=likelihood, guide=guide)
         guards.check_support(prior, guide)
+        guards.check_widths(prior, likelihood, guide)
         guards.check_shared(prior, guide, num_data)
         self.prior = prior
         self.likelihood = likelihood

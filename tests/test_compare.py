@@ -211,7 +211,7 @@ BAD = {  # what is asked for, and what the one line says
     "--prior normal,,laplace": "'--prior': 'normal,,laplace' has an empty item",
     "--beta 1,1.0": "'--beta': '1,1.0' has 1.0 twice",
     "--beta 1,-2": "'--beta': -2.0 is not in the range x>=0",
-    "--latent-dim 2,two": "'--latent-dim': 'two' is not a valid integer",
+    "--latent-dim 2,two": "'--latent-dim': 'two' is not a whole number",
     "--optim adan": r"unknown optimizer 'adan': did you mean 'adam'\?",
     "--num-components 3": "num_components is of the priors mixture and vamp",
     "--out real.npy": "--out 'real.npy' exists",

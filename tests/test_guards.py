@@ -438,7 +438,14 @@ def test_mixed_dtypes_are_named():
 
 def test_a_code_of_another_width_than_the_priors_is_named():
     parts = [pv.likelihoods.Bernoulli(pv.nn.MLP(4, [8], 64)), pv.guides.Normal(pv.nn.MLP(64, [8]), 4)]
-    vae = pv.VAE(pv.priors.Normal(5), *parts)
+    with pytest.raises(ValueError, match=r"prior Normal: .* event_shape \(5,\), guide Normal has \(4,\), the network"):
+        pv.VAE(pv.priors.Normal(5), *parts)
+
+    class InSites(pv.priors.Normal):  # only its sites can tell
+        def forward(self):
+            return pyro.sample("z", self.distribution())
+
+    vae = pv.VAE(InSites(5), *parts)
     data = torch.bernoulli(torch.full((6, 64), 0.5))
     with pytest.raises(ValueError, match=r"'z' has event_shape \(5,\) in the model but \(4,\) in the guide"):
         step(vae.model, vae.guide, pv.ELBO(), x=data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from torch import Tensor
 import pyrovae as pv
 from pyrovae import runs
 from pyrovae.cli.errors import explained
-from pyrovae.cli.fitting import Prepared, fit, prepare, train_run
+from pyrovae.cli.fitting import Prepared, count, describe_standardization, fit, prepare, train_run, warn_of_few
 from pyrovae.cli.reporting import describe_data
 from pyrovae.cli.table import Row, as_text, print_rows, write_rows
 from pyrovae.plots import Portrait
@@ -83,8 +84,10 @@ def compare(ctx: click.Context, data: str, out: Path, overwrite: bool, **options
         for model in models:  # an unknown name, or a prior and a guide that do not fit, before any training
             prepared = prepare(data, model.options)
         describe_data(prepared.dataset, prepared.binarize)
+        describe_standardization(prepared.dataset)
+        warn_of_few(prepared.dataset)
         click.echo(
-            f"{len(models)} models, {prepared.epochs} epochs of batches of {options['batch_size']}, "
+            f"{count(len(models), 'model')}, {count(prepared.epochs, 'epoch')} of batches of {options['batch_size']}, "
             f"{options['optim']} at learning rate {options['lr']:g}, on {options['device']}"
         )
         rows: list[Row] = []
@@ -114,7 +117,7 @@ def compare(ctx: click.Context, data: str, out: Path, overwrite: bool, **options
     click.echo(f"comparison saved in {out}: table.csv, table.json, compare.png, and a run for each model")
     if failed:
         names = ", ".join(row["run"] for row in failed)
-        click.echo(f"pyrovae: error: {len(failed)} of {len(rows)} models failed: {names}", err=True)
+        click.echo(f"pyrovae: error: {len(failed)} of {count(len(rows), 'model')} failed: {names}", err=True)
         ctx.exit(1)
 
 
@@ -132,13 +135,19 @@ def _models(options: dict[str, Any]) -> list[Model]:
     models = []
     for values in itertools.product(*lists.values()):
         single = {**options, **dict(zip(lists, values, strict=True))}
-        if single["prior"] not in WITH_COMPONENTS and WITH_COMPONENTS & set(lists["prior"]):
+        names = [prior.partition(":")[0] for prior in (single["prior"], *lists["prior"])]
+        if names[0] not in WITH_COMPONENTS and WITH_COMPONENTS & set(names):
             single["num_components"] = None
         others = {name: as_text(single[name]) for name in LISTS[1:] if _is_list(options[name])}
         run = "_".join([single["prior"], *(f"{name.replace('_', '-')}-{text}" for name, text in others.items())])
         label = ", ".join([single["prior"], *(f"{name.replace('_', ' ')} {text}" for name, text in others.items())])
-        models.append(Model(run, label, single))
+        models.append(Model(_file_name(run), label, single))
     return models
+
+
+def _file_name(run: str) -> str:
+    """A folder for ``spike-slab:active=0.1`` on every system."""
+    return re.sub(r"[^\w.+-]+", "-", run.replace(":", "_"))
 
 
 def _is_list(values: list[Any] | None) -> bool:

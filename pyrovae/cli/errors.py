@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 import torch
 
 __all__ = ["explained"]
+
+NUMBERS = {"integer": "is not a whole number", "float": "is not a number"}
 
 
 def explained(error: Exception) -> str | None:
@@ -21,4 +25,6 @@ def explained(error: Exception) -> str | None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Without Pyro's table of shapes, which ends its errors, and with words of our own for click's kinds of numbers."""
+    text = " ".join(text.partition("Trace Shapes:")[0].split())
+    return re.sub(r"is not a valid (integer|float)( range)?", lambda kind: NUMBERS[kind[1]], text)

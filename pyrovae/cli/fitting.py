@@ -11,17 +11,27 @@ import click
 import pyro
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 import pyrovae as pv
 from pyrovae import runs
-from pyrovae.build import GUIDES, LIKELIHOODS, NETWORKS, PRIORS, by_name, by_name_or_path
+from pyrovae.build import GUIDES, LIKELIHOODS, NETWORKS, PRIORS, by_name, by_name_or_path, name_and_options
 from pyrovae.cli.reporting import SEED, describe, measure, print_table
 from pyrovae.data import Data
 from pyrovae.likelihoods import Likelihood
 from pyrovae.train import History
 from pyrovae.vae import VAE
 
-__all__ = ["Prepared", "check_support", "fit", "prepare", "train_run"]
+__all__ = [
+    "Prepared",
+    "check_support",
+    "count",
+    "describe_standardization",
+    "fit",
+    "prepare",
+    "train_run",
+    "warn_of_few",
+]
 
 OPTIMIZERS = {
     "adam": "Adam",
@@ -35,6 +45,7 @@ OPTIMIZERS = {
 # where --epochs is not given; 100 for other data
 EPOCHS = {"digits": 200, "mnist": 20, "fashion-mnist": 20, "patches": 20}
 GREY = ("digits", "mnist", "fashion-mnist")  # built-in images in [0, 1]
+FEW = 10  # test data
 # epochs where --warmup is not given, but no more than four fifths of the run
 WARMUP = dict.fromkeys(("spike-slab", "beta-spike-slab", "beta-bernoulli"), 14.0)
 
@@ -71,12 +82,20 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 @click.argument("data")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run, made by this command.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
-@click.option("--prior", default="normal", show_default=True, help=f"{', '.join(PRIORS)}; or mymodule.MyPrior.")
-@click.option("--guide", help=f"{', '.join(GUIDES)}; or mymodule.MyGuide.  [default: the one of the prior's family]")
+@click.option(
+    "--prior",
+    default="normal",
+    show_default=True,
+    help=f"{', '.join(sorted(PRIORS))}; or mymodule.MyPrior. Hyper-parameters follow, student-t:df=3:scale=0.5, as "
+    "those of guide and likelihood do.",
+)
+@click.option(
+    "--guide", help=f"{', '.join(sorted(GUIDES))}; or mymodule.MyGuide.  [default: the one of the prior's family]"
+)
 @click.option(
     "--likelihood",
-    help=f"{', '.join(LIKELIHOODS)}; or mymodule.MyLikelihood.  [default: bernoulli for 0 and 1, continuous-bernoulli "
-    f"for [0, 1], else normal]",
+    help=f"{', '.join(sorted(LIKELIHOODS))}; or mymodule.MyLikelihood.  [default: bernoulli for 0 and 1, "
+    "continuous-bernoulli for [0, 1], else normal]",
 )
 @click.option("--latent-dim", default=16, show_default=True, type=click.IntRange(1), help="Coordinates of the code.")
 @click.option("--num-components", type=click.IntRange(1), help="Of the priors mixture and vamp.  [default: 10, 50]")
@@ -99,6 +118,12 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
     type=click.Choice(["static", "dynamic", "none"]),
     help="Draw each pixel from its grey value: once, or anew in each batch.  [default: dynamic for the built-in images "
     "under a Bernoulli likelihood, else none]",
+)
+@click.option(
+    "--standardize/--no-standardize",
+    default=None,
+    help="Bring each column to mean 0 and standard deviation 1.  [default: for tables of reals under a normal or "
+    "laplace likelihood]",
 )
 @click.option("--num-samples", type=click.IntRange(1), help="Importance samples per test row.  [default: 100 to 5000]")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Of split, weights, order and draws.")
@@ -131,13 +156,20 @@ def fit(data: str, out: Path, overwrite: bool, **options: Any) -> None:
     with runs.new_run(out, overwrite) as folder:
         prepared = prepare(data, options)
         describe(prepared.dataset, prepared.vae, prepared.binarize)
+        describe_standardization(prepared.dataset)
+        warn_of_few(prepared.dataset)
         click.echo(
-            f"training {prepared.epochs} epochs of batches of {options['batch_size']}, {options['optim']} at learning "
-            f"rate {options['lr']:g}, seed {options['seed']}, on {options['device']}"
+            f"training {count(prepared.epochs, 'epoch')} of batches of {options['batch_size']}, {options['optim']} at "
+            f"learning rate {options['lr']:g}, seed {options['seed']}, on {options['device']}"
         )
         numbers, _ = train_run(folder, data, options, prepared)
         print_table(numbers)
     click.echo(f"run saved in {out}: config.json, model.safetensors, history.csv, metrics.json, figures/")
+
+
+def count(number: int, noun: str) -> str:
+    """1 epoch, 2 epochs."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 class Prepared(NamedTuple):
@@ -193,11 +225,23 @@ def train_run(folder: Path, data: str, options: dict[str, Any], prepared: Prepar
     )
     numbers = measure(vae, dataset, options["num_samples"], options["seed"])
     source = {"name": data if data in pv.data.NAMES else str(Path(data).resolve()), "binarize": binarize}
+    standardization = dataset.standardization
     pv.save(
         vae,
         folder,
-        data={**source, "seed": options["seed"], "data_dir": options["data_dir"]},
-        fit={**options, "hidden": ",".join(map(str, options["hidden"])), "epochs": epochs, "likelihood": likelihood},
+        data={
+            **source,
+            "seed": options["seed"],
+            "data_dir": options["data_dir"],
+            "standardization": None if standardization is None else standardization.as_lists(),
+        },
+        fit={
+            **options,
+            "hidden": ",".join(map(str, options["hidden"])),
+            "epochs": epochs,
+            "likelihood": likelihood,
+            "standardize": standardization is not None,
+        },
         versions={"pyrovae": pv.__version__, "torch": torch.__version__, "pyro": pyro.__version__},
     )
     pv.train.write_history(history, folder / "history.csv")
@@ -211,7 +255,7 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
     likelihood, binarize = options["likelihood"], options["binarize"]
     if likelihood is not None:
         with runs.importing_from_here():
-            by_name_or_path("likelihood", likelihood, LIKELIHOODS)
+            by_name_or_path("likelihood", name_and_options("likelihood", likelihood)[0], LIKELIHOODS)
     if binarize is None and name in GREY and likelihood in (None, "bernoulli"):
         binarize = "dynamic"
     binarize = None if binarize == "none" else binarize
@@ -221,12 +265,43 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
         binary = all(bool(((x == 0) | (x == 1)).all()) for x in splits)
         unit = all(bool(((x >= 0) & (x <= 1)).all()) for x in splits)
         likelihood = "bernoulli" if binary or binarize else "continuous-bernoulli" if unit else "normal"
-    return dataset, likelihood, binarize
+    standardize = options["standardize"]
+    if standardize and not _is_real(likelihood):
+        raise ValueError(f"--standardize is of real data, got likelihood {likelihood!r}")
+    if standardize is None:
+        unit = bool(((dataset.train >= 0) & (dataset.train <= 1)).all())
+        standardize = dataset.image_shape is None and not unit and likelihood.partition(":")[0] in ("normal", "laplace")
+    return dataset.standardize() if standardize else dataset, likelihood, binarize
+
+
+def _is_real(likelihood: str) -> bool:
+    """Whether it is a likelihood of real numbers, or one of a user's own that may be."""
+    with runs.importing_from_here():
+        cls = by_name_or_path("likelihood", likelihood.partition(":")[0], LIKELIHOODS)
+    return getattr(cls, "support", constraints.real) is constraints.real
+
+
+def warn_of_few(dataset: Data) -> None:
+    """One line where the test set says little."""
+    if len(dataset.test) < FEW:
+        sizes = f"{len(dataset.train)} to train and {len(dataset.test)} to test"
+        click.echo(f"few data, {sizes}: the numbers below say little of other data")
+
+
+def describe_standardization(dataset: Data) -> None:
+    """One line that says what the numbers are of, where they are not of the data in their own units."""
+    if dataset.standardization is None:
+        return
+    nats = dataset.standardization.log_scale
+    click.echo(
+        f"standardised: each column has mean 0 and standard deviation 1 in the training data; log-densities are of the "
+        f"standardised data, those of the data are {abs(nats):.2f} nats {'lower' if nats >= 0 else 'higher'} per datum"
+    )
 
 
 def _beta(options: dict[str, Any], epochs: int) -> Any:
     """The weight of the KL, as it rises."""
-    default = min(WARMUP.get(options["prior"], 0.0), 0.8 * epochs)
+    default = min(WARMUP.get(options["prior"].partition(":")[0], 0.0), 0.8 * epochs)
     warmup = default if options["warmup"] is None else options["warmup"]
     if warmup > epochs:
         raise ValueError(f"--warmup of {warmup:g} epochs ends after the run, of {epochs}: --epochs")
@@ -234,7 +309,7 @@ def _beta(options: dict[str, Any], epochs: int) -> Any:
 
 
 def _num_classes(dataset: Data, likelihood: str) -> int | None:
-    if likelihood != "categorical":
+    if likelihood.partition(":")[0] != "categorical":
         return None
     return 1 + int(max(part.max() for part in (dataset.train, dataset.val, dataset.test)))
 

@@ -9,7 +9,7 @@ import torch
 
 import pyrovae as pv
 from pyrovae import runs
-from pyrovae.cli.fitting import check_support
+from pyrovae.cli.fitting import check_support, describe_standardization
 from pyrovae.cli.reporting import SEED, describe, measure, print_table
 from pyrovae.likelihoods import Likelihood
 
@@ -32,9 +32,12 @@ def evaluate(run: Path, num_samples: int | None, seed: int, device: str) -> None
     source = runs.source(run, config)
     dataset = pv.data.load(source["name"], source["data_dir"], source["binarize"], source["seed"])
     runs.check_width(run, config, dataset.train)
+    if (standardization := runs.standardization(config)) is not None:
+        dataset = dataset.standardize(standardization)
     dataset = dataset.reshape(tuple(config["model"]["event_shape"]))
     check_support(vae, dataset, lambda: pv.data.rows(*source.values()))
     describe(dataset, vae, source["binarize"])
+    describe_standardization(dataset)
     numbers = measure(vae, dataset, num_samples, seed)
     print_table(numbers)
     runs.write_json(run / "metrics.json", numbers)
@@ -49,9 +52,7 @@ def evaluate(run: Path, num_samples: int | None, seed: int, device: str) -> None
 def encode(run: Path, data: str | None, out: Path | None, overwrite: bool, device: str) -> None:
     """Write the code of every row of DATA (default: the run's own data, in its own order) as a .npy of one row each."""
     vae, config = runs.load_run(run, device)
-    source = runs.source(run, config)
-    x = pv.data.rows(data or source["name"], source["data_dir"], source["binarize"], source["seed"])
-    runs.check_width(run, config, x)
+    x = runs.data_rows(run, config, data)
     if isinstance(vae.likelihood, Likelihood):
         vae.likelihood.check(x)
     x = x.reshape(-1, *config["model"]["event_shape"]).to(next(vae.parameters()))
@@ -73,9 +74,11 @@ def encode(run: Path, data: str | None, out: Path | None, overwrite: bool, devic
 @_device_option
 def sample(run: Path, num: int, mean: bool, seed: int, out: Path | None, overwrite: bool, device: str) -> None:
     """Draw z from the prior of RUN and x from p(x|z); write a .npy of one row each."""
-    vae, _ = runs.load_run(run, device)
+    vae, config = runs.load_run(run, device)
     path = runs.new_file(out or run / "samples.npy", overwrite)
     torch.manual_seed(seed)
     x = vae.decode(vae.sample_prior(num)) if mean else vae.sample(num)
+    if (standardization := runs.standardization(config)) is not None:
+        x = standardization.inverse(x)
     runs.save_array(path, x.cpu())
     click.echo(f"{num} {'means' if mean else 'draws'} of shape {tuple(x.shape[1:])}: {path}")

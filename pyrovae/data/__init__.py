@@ -4,6 +4,7 @@ from pyrovae.data.sets import (
     NAMES,
     Data,
     batches,
+    binarized,
     digits,
     fashion_mnist,
     from_file,
@@ -13,11 +14,14 @@ from pyrovae.data.sets import (
     rows,
     split,
 )
+from pyrovae.data.standardization import Standardization
 
 __all__ = [
     "NAMES",
     "Data",
+    "Standardization",
     "batches",
+    "binarized",
     "digits",
     "fashion_mnist",
     "from_file",

@@ -66,10 +66,11 @@ def _only_key(keys: list[str]) -> str:
 
 
 def _read_csv(path: Path) -> np.ndarray[Any, Any]:
-    with path.open(
-        newline="", encoding="utf-8-sig"
-    ) as file:  # spreadsheets put a byte order mark before the first cell
-        rows = [row for row in csv.reader(file) if row]
+    # spreadsheets put a byte order mark before the first cell
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = [line for line in file if line.strip()]
+    last = lines[-1] if lines else ""  # numbers, where the first may be a header
+    rows = [row for row in csv.reader(lines, delimiter=next((mark for mark in ";\t" if mark in last), ",")) if row]
     first = 0 if not rows or all(_is_number(cell) for cell in rows[0]) else 1
     if len(rows) == first:
         raise ValueError("it has no rows of numbers")
@@ -78,7 +79,8 @@ def _read_csv(path: Path) -> np.ndarray[Any, Any]:
             raise ValueError(f"row {number} has {len(row)} columns, the first row {len(rows[0])}")
         for column, cell in enumerate(row, 1):
             if not _is_number(cell):
-                raise ValueError(f"row {number} column {column} is not a number: {cell!r}")
+                hint = "; decimals take a point" if _is_number(cell.replace(",", ".")) else ""
+                raise ValueError(f"row {number} column {column} is not a number: {cell!r}{hint}")
     return np.array(rows[first:], dtype=np.float32)
 
 

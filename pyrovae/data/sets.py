@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from torch.utils.data import DataLoader, Dataset
 from pyrovae.data.downloads import read_torchvision
 from pyrovae.data.files import Source, read_images, read_table
 from pyrovae.data.photographs import read_patches
+from pyrovae.data.standardization import Standardization
 
 __all__ = [
     "NAMES",
     "Data",
     "batches",
+    "binarized",
     "digits",
     "fashion_mnist",
     "from_file",
@@ -36,7 +38,7 @@ __all__ = [
 NAMES = ("digits", "mnist", "fashion-mnist", "patches")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Data:
     """Three splits of a data set, each ``(N, *event_shape)``.
 
@@ -48,6 +50,7 @@ class Data:
         transform: Applied to each training batch; None leaves it as it is.
         image_shape: ``(C, H, W)`` when the rows are images, flattened or not.
         labels: The label of each row, by split, where there are any.
+        standardization: What :meth:`standardize` did to all three splits; its ``inverse`` gives the data's own units.
     """
 
     name: str
@@ -57,6 +60,11 @@ class Data:
     transform: Callable[[Tensor], Tensor] | None = None
     image_shape: tuple[int, int, int] | None = None
     labels: dict[str, Tensor] = field(default_factory=dict)
+    standardization: Standardization | None = None
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}={len(getattr(self, name))}" for name in ("train", "val", "test"))
+        return f"Data({self.name!r}, {sizes}, event_shape={self.event_shape})"
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -65,8 +73,25 @@ class Data:
 
     def reshape(self, event_shape: tuple[int, ...]) -> Data:
         """The same data with each row in another shape."""
-        splits = {name: getattr(self, name).reshape(-1, *event_shape) for name in ("train", "val", "test")}
-        return Data(self.name, **splits, transform=self.transform, image_shape=self.image_shape, labels=self.labels)
+        splits: dict[str, Any] = {
+            name: getattr(self, name).reshape(-1, *event_shape) for name in ("train", "val", "test")
+        }
+        return replace(self, **splits)
+
+    def standardize(self, standardization: Standardization | None = None) -> Data:
+        """The same data with mean 0 and standard deviation 1 in each column of the training rows.
+
+        Args:
+            standardization: Of other rows, where these are to be treated as those were; None is that of ``train``.
+
+        Raises: ValueError for images, for data that are binarised, and for those that are standardised already.
+        """
+        if self.image_shape is not None or self.transform is not None or self.standardization is not None:
+            what = "images" if self.image_shape else "binarised" if self.transform else "standardised already"
+            raise ValueError(f"data: {self.name} cannot be standardised, its rows are {what}")
+        standardization = standardization or Standardization.of(self.train)
+        splits: dict[str, Any] = {name: standardization(getattr(self, name)) for name in ("train", "val", "test")}
+        return replace(self, **splits, standardization=standardization)
 
 
 def digits(binarize: str | None = "static", seed: int = 0) -> Data:
@@ -124,29 +149,40 @@ def patches(size: int = 12, num: int = 60_000, seed: int = 0) -> Data:
     return Data("patches", parts["train"], parts["val"], parts["test"], image_shape=(1, size, size))
 
 
-def from_file(path: str | Path, binarize: str | None = None, seed: int = 0) -> Data:
+def from_file(path: str | Path, binarize: str | None = None, seed: int = 0, standardize: bool = False) -> Data:
     """A user's own data: ``.npy``, ``.npz``, ``.csv``, ``.pt`` or a folder of images; the first dimension is the datum.
 
     Each datum becomes one row of numbers; ``Data.reshape(data.image_shape)`` makes images of them again.
 
     Args:
-        path: An ``.npz`` holds one array or one called ``x``; a ``.csv`` numbers, with or without a header; a ``.pt`` a
-            tensor, or a dictionary with a tensor ``x``, read with ``weights_only=True``; a folder images of one size,
-            read into [0, 1], sub-folders included. An array ``(N, H, W)`` or ``(N, C, H, W)`` is taken for images.
+        path: An ``.npz`` holds one array or one called ``x``; a ``.csv`` numbers between commas, semicolons or tabs,
+            with or without a header; a ``.pt`` a tensor, or a dictionary with a tensor ``x``, read with
+            ``weights_only=True``; a folder images of one size, read into [0, 1], sub-folders included. An array
+            ``(N, H, W)`` or ``(N, C, H, W)`` is taken for images.
         binarize: As in :func:`split`.
         seed: Of the split 80/10/10 and the binarisation.
+        standardize: Whether each column is brought to mean 0 and standard deviation 1, see :meth:`Data.standardize`.
 
     Raises: FileNotFoundError, or ValueError that names the file and what is wrong with it.
     """
-    return _split_source(Path(path).name, _read(Path(path)), binarize, seed)
+    data = _split_source(Path(path).name, _read(Path(path)), binarize, seed)
+    return _standardized(data, binarize) if standardize else data
 
 
-def load(name: str | Path, data_dir: str | Path | None = None, binarize: str | None = None, seed: int = 0) -> Data:
+def load(
+    name: str | Path,
+    data_dir: str | Path | None = None,
+    binarize: str | None = None,
+    seed: int = 0,
+    standardize: bool = False,
+) -> Data:
     """A data set by name (``digits``, ``mnist``, ``fashion-mnist``, ``patches``) or by path, as the command line takes
-    it."""
+    it; the rest as in :func:`from_file`."""
     if name == "patches":
-        return _real(patches(seed=seed), binarize)
-    return _split_source(Path(name).name, _source(name, data_dir), binarize, seed)
+        data = _real(patches(seed=seed), binarize)
+    else:
+        data = _split_source(Path(name).name, _source(name, data_dir), binarize, seed)
+    return _standardized(data, binarize) if standardize else data
 
 
 def rows(name: str | Path, data_dir: str | Path | None = None, binarize: str | None = None, seed: int = 0) -> Tensor:
@@ -159,7 +195,12 @@ def rows(name: str | Path, data_dir: str | Path | None = None, binarize: str | N
         return torch.cat([data.train, data.val, data.test])
     source = _source(name, data_dir)
     x = _checked(str(name), source.x if source.test is None else torch.cat([source.x, source.test]))
-    return x if binarize is None else _binarized(str(name), x, torch.Generator().manual_seed(seed))
+    return x if binarize is None else binarized(str(name), x, seed)
+
+
+def binarized(name: str, x: Tensor, seed: int = 0) -> Tensor:
+    """Rows of grey values, each pixel drawn once; ``name`` is what an error calls them."""
+    return _binarized(name, x, torch.Generator().manual_seed(seed))
 
 
 def split(
@@ -208,7 +249,7 @@ def split(
     for part in drawn:
         parts[part] = _binarized(name, parts[part], generator)
     transform = torch.bernoulli if binarize == "dynamic" else None
-    return Data(name, **parts, transform=transform, image_shape=image_shape, labels=named)
+    return Data(name, parts["train"], parts["val"], parts["test"], transform, image_shape, named)
 
 
 def batches(
@@ -266,6 +307,12 @@ def _real(data: Data, binarize: str | None) -> Data:
     if binarize is not None:
         raise ValueError(f"data: {data.name} has values outside [0, 1], which are no probabilities to binarise by")
     return data
+
+
+def _standardized(data: Data, binarize: str | None) -> Data:
+    if binarize is not None:
+        raise ValueError(f"data: {data.name} cannot be both binarised and standardised")
+    return data.standardize()
 
 
 def _source(name: str | Path, data_dir: str | Path | None) -> Source:

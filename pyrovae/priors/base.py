@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import pyro
 import pyro.distributions as dist
+import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
@@ -23,7 +24,9 @@ class Prior(nn.Module):
 
     def distribution(self) -> dist.TorchDistribution:
         """p(z), with ``event_shape (D,)`` and no batch dimension."""
-        raise NotImplementedError(f"{type(self).__name__} must define distribution() or override forward()")
+        if type(self).forward is Prior.forward:
+            raise ValueError(f"prior {type(self).__name__} must define distribution(), or override forward()")
+        raise NotImplementedError(f"{type(self).__name__} has sites of its own in place of one distribution()")
 
     def forward(self) -> Tensor:
         """Sample the latent sites inside the data plate; return what the decoder reads."""
@@ -36,6 +39,11 @@ class Prior(nn.Module):
             return self.distribution().support
         except NotImplementedError:
             return None
+
+    @property
+    def event_shape(self) -> torch.Size | None:
+        """The shape of one code, or None where only the sites can tell."""
+        return self.distribution().event_shape if type(self).forward is Prior.forward else None
 
 
 class LocationScale(Prior):

@@ -1,0 +1,51 @@
+"""Columns of different units brought to one scale, and back."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Standardization"]
+
+
+class Standardization(NamedTuple):
+    r"""Each column by itself: :math:`y = (x - m) / s`.
+
+    .. math:: \log p(x) = \log p(y) - \sum_i \log s_i
+
+    Args:
+        loc: :math:`m`, the mean of each column, ``(D,)``.
+        scale: :math:`s`, its standard deviation, ``(D,)``; 1 where the column is constant.
+
+    Shape: rows ``(N, *event_shape)`` of D values in all, to rows of the same shape.
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor) -> Standardization:
+        """That of the rows of x."""
+        rows = x.flatten(1).double()
+        varies = rows.amax(0) > rows.amin(0)
+        scale = torch.where(varies, rows.std(0, correction=0), 1.0).to(x.dtype)
+        return cls(rows.mean(0).to(x.dtype), torch.where(scale > 0, scale, 1.0))
+
+    @property
+    def log_scale(self) -> float:
+        """The nats per datum by which log p(x) is lower than log p(y)."""
+        return float(self.scale.double().log().sum())
+
+    def as_lists(self) -> dict[str, list[float]]:
+        """Both as JSON keeps them."""
+        return {"loc": self.loc.tolist(), "scale": self.scale.tolist()}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rows in the data's own units, standardised."""
+        return ((x.flatten(1) - self.loc.to(x)) / self.scale.to(x)).reshape(x.shape)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Standardised rows, in the data's own units."""
+        return (y.flatten(1) * self.scale.to(y) + self.loc.to(y)).reshape(y.shape)

@@ -1,0 +1,102 @@
+"""What the command line says where a user goes wrong: one line that points the right way."""
+
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from test_cli import pyrovae
+
+import pyrovae as pv
+
+TINY = "--epochs 1 --hidden 8 --latent-dim 2 --num-samples 5"
+MODULE = """
+import pyro, pyro.distributions as dist, torch, pyrovae as pv
+class NoEvent(pv.priors.Normal):
+    def distribution(self):
+        return dist.Normal(torch.zeros(self.loc().shape), 1.0)
+class NoEventInSites(NoEvent):
+    def forward(self):
+        return pyro.sample("z", self.distribution())
+class Wide(pv.priors.Normal):
+    def __init__(self, dim):
+        super().__init__(dim + 1)
+class Empty(pv.priors.Prior):
+    def __init__(self, dim):
+        super().__init__()
+"""
+BAD = {
+    f"fit real.csv {TINY} --prior mine.NoEvent --out out": r"prior NoEvent: distribution\(\) has event_shape \(\), "
+    r"expected \(2,\): add .to_event\(1\)$",
+    f"fit real.csv {TINY} --prior mine.NoEventInSites --guide normal --out out": r"Shape mismatch inside "
+    r"plate\('data'\) at site z dim -1, 32 vs 2$",
+    f"fit real.csv {TINY} --prior mine.Wide --out out": r"prior Wide: distribution\(\) has event_shape \(3,\), guide "
+    r"Normal has \(2,\), the network of likelihood Normal reads \(2,\)$",
+    f"fit real.csv {TINY} --prior mine.Empty --guide normal --out out": r"prior Empty must define distribution\(\)",
+    f"fit real.csv {TINY} --prior spike-slab --guide normal --out out": r"guides that fit: spike-slab, "
+    r"thresholded-laplace, thresholded-normal$",
+    f"fit real.csv {TINY} --latent-dim abc --out out": r"'--latent-dim': 'abc' is not a whole number\.$",
+    f"fit real.csv {TINY} --beta abc --out out": r"'--beta': 'abc' is not a number\.$",
+    f"fit decimals.csv {TINY} --out out": r"row 2 column 1 is not a number: '1,5'; decimals take a point$",
+    "encode run real.csv": "data has 5 values per row, the model of 'run' takes 64$",
+}
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    np.savetxt(tmp_path / "real.csv", np.random.default_rng(0).normal(size=(40, 5)), delimiter=",")
+    (tmp_path / "decimals.csv").write_text("a;b\n1,5;2,5\n2,5;3\n")
+    (tmp_path / "mine.py").write_text(MODULE)
+    monkeypatch.setattr(pv.runs, "write_figures", lambda *args: None)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+@pytest.mark.parametrize(("command", "message"), BAD.items())
+def test_the_line_points_the_right_way(command, message, desk, capsys):
+    if command.startswith("encode"):
+        vae = pv.build_vae((64,), 2, hidden=(8,))
+        pv.save(vae, "run", data={"name": "digits", "binarize": "dynamic", "seed": 0, "data_dir": None})
+    assert pyrovae(command) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip() and "epoch/s" not in line]
+    assert len(lines) == 1
+    assert re.search(f"^pyrovae: error: .*{message}", lines[0])
+
+
+def test_a_run_with_a_module_of_another_folder_says_where_to_go(desk, capsys, monkeypatch):
+    (desk / "mine.py").write_text("import pyrovae as pv\nclass Mine(pv.priors.Normal):\n    pass\n")
+    assert pyrovae(f"fit real.csv {TINY} --prior mine.Mine --out out") == 0
+    del sys.modules["mine"]
+    (desk / "elsewhere").mkdir()
+    monkeypatch.chdir(desk / "elsewhere")
+    capsys.readouterr()
+    assert pyrovae("evaluate ../out") == 2
+    assert "No module named 'mine'; run it in the folder of mine.py" in capsys.readouterr().err
+
+
+def test_numbers_agree_with_their_nouns_and_few_data_are_said_to_be_few(desk, capsys):
+    assert pyrovae(f"fit real.csv {TINY} --out out") == 0
+    out = capsys.readouterr().out
+    assert "training 1 epoch of batches" in out
+    assert "few data, 32 to train and 4 to test: the numbers below say little of other data" in out
+    assert pyrovae(f"compare real.csv {TINY} --epochs 2 --prior normal --out compared") == 0
+    assert "1 model, 2 epochs of batches" in capsys.readouterr().out
+    np.save("many.npy", np.random.default_rng(0).normal(size=(100, 5)))
+    assert pyrovae(f"fit many.npy {TINY} --out many") == 0
+    assert "few data" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("header", ["", "a{0}b\n", '"a, b"{0}"c; d"\n'])
+def test_columns_between_commas_semicolons_or_tabs(mark, header, desk):
+    rows = "\n".join(f"{i}.5{mark}-{i}e-3" for i in range(12))
+    (desk / "table.csv").write_text(header.format(mark) + rows + "\n\n")
+    expected = torch.tensor([[i + 0.5, -i / 1000] for i in range(12)])
+    torch.testing.assert_close(pv.data.rows("table.csv"), expected)
+
+
+def test_data_print_as_one_line():
+    assert repr(pv.data.digits()) == "Data('digits', train=1437, val=180, test=180, event_shape=(64,))"
