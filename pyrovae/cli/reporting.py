@@ -7,12 +7,22 @@ from typing import Any
 
 import click
 import torch
+from torch import Tensor
 
 import pyrovae as pv
 from pyrovae.data import Data
 from pyrovae.vae import VAE
 
-__all__ = ["SEED", "describe", "describe_data", "measure", "nats", "print_table"]
+__all__ = [
+    "SEED",
+    "describe",
+    "describe_data",
+    "importance_samples",
+    "measure",
+    "nats",
+    "print_table",
+    "seen_by_the_model",
+]
 
 SEED = click.IntRange(0, 2**63 - 1)
 DRAWS = 1_000_000  # importance samples for a whole test set where --num-samples is not given
@@ -38,7 +48,18 @@ def measure(vae: VAE, dataset: Data, num_samples: int | None, seed: int) -> dict
     """The numbers of the test set: those of :func:`pyrovae.metrics.evaluate`."""
     x = dataset.test.to(next(vae.parameters()))
     torch.manual_seed(seed)
-    return pv.metrics.evaluate(vae, x, num_samples or min(5000, max(100, DRAWS // len(x))))
+    return pv.metrics.evaluate(vae, x, num_samples or importance_samples(len(x)))
+
+
+def importance_samples(num_data: int) -> int:
+    """Draws for each datum of a test set where --num-samples is not given."""
+    return min(5000, max(100, DRAWS // num_data))
+
+
+def seen_by_the_model(dataset: Data, seed: int) -> Tensor:
+    """The training data with their pixels drawn once, where they are drawn."""
+    torch.manual_seed(seed)
+    return dataset.train if dataset.transform is None else dataset.transform(dataset.train)
 
 
 def print_table(numbers: dict[str, Any]) -> None:
