@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 import torch
@@ -18,9 +18,6 @@ from pyrovae.cli.using import device_option, run_argument
 from pyrovae.data import Data
 from pyrovae.metrics import Summary
 from pyrovae.vae import VAE
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["evaluate"]
 
@@ -88,7 +85,7 @@ def evaluate(run: Path, num_samples: int | None, codes: str, ais: int | None, se
     click.echo(f"written in {run}: metrics.json, and in figures/ {', '.join(f'{name}.png' for name in figures)}")
 
 
-def _figures(vae: VAE, x: Tensor, dataset: Data, measured: Summary) -> dict[str, Figure]:
+def _figures(vae: VAE, x: Tensor, dataset: Data, measured: Summary) -> dict[str, Any]:
     """The pictures that apply to the model, by name."""
     atoms, runs_of_codes = pv.metrics.decoder_atoms(vae, x, num=32), pv.metrics.traversals(vae, x)
     figures = {

@@ -68,7 +68,7 @@ def _likelihood(n: Numbers) -> list[Line]:
         ("log_likelihood", "log-likelihood", ".2f", f"{each}, at least; {draws}"),
         ("gap", "  gap to the ELBO", ".2f", each),
         ("effective_sample_size", "  effective sample size", ".1f", f"of {draws}"),
-        ("pareto_k", "  Pareto k > 0.7", ".1%", "of the data, whose log-likelihood is not to be trusted"),
+        ("pareto_k", "  Pareto k > 0.7", ".1%", "of the data: log-likelihood not to be trusted"),
         ("ais_log_likelihood", "log-likelihood by annealing", ".2f", f"{each}, at least; {chains}"),
         ("ais_gain", "  gain on importance sampling", ".2f", f"{each}, on the same data"),
         scale,
@@ -118,11 +118,11 @@ def _sparsity(n: Numbers) -> list[Line]:
 
 
 def _use(n: Numbers) -> list[Line]:
-    trained = f"of the test data, {n['num_labels']} labels, mean of {n['num_label_draws']} draws of them"
+    trained = f"; {n['num_labels']} labels, mean of {n['num_label_draws']} draws of them"
     linear, knn = (_plus_minus(n[key], ".1%") for key in ("accuracy_standard_error", "knn_accuracy_standard_error"))
     return [
-        ("accuracy", "right by a linear probe", ".1%", f"{trained}{linear}"),
-        ("knn_accuracy", "right by the nearest neighbours", ".1%", f"{trained}{knn}"),
+        ("accuracy", "right by a linear probe", ".1%", f"of the test data{linear}{trained}"),
+        ("knn_accuracy", "right by the nearest neighbours", ".1%", f"of the test data{knn}{trained}"),
         ("mean_squared_error", "mean squared error", ".4f", "per dimension of x, of vae.reconstruct(x)"),
     ]
 
@@ -131,10 +131,10 @@ def _calibration(n: Numbers) -> list[Line]:
     lines: list[Line] = []
     for percent in (50, 80, 95):
         error = (percent * (100 - percent) / n["num_simulated"]) ** 0.5
-        unit = f"of z, mean of the coordinates; {percent} ± {error:.1f} % where the guide is the posterior"
+        unit = f"of z, mean of the coordinates; {percent} ± {error:.1f} % if calibrated"
         lines.append((f"coverage_{percent}", f"inside intervals of {percent} %", ".1%", unit))
     chance = n["gate_reliability_by_chance"]
-    expected = "" if chance is None else f"; about {chance:.3f} where the guide is the posterior"
+    expected = "" if chance is None else f"; about {chance:.3f} if calibrated"
     fewest = f"of {n['latent_dim']} coordinates; not uniform below {0.05 / n['latent_dim']:.2g}"
     return [
         *lines,

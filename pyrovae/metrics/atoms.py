@@ -96,10 +96,10 @@ def _most_active(z: Tensor, num: int) -> tuple[Tensor, Tensor]:
 def _run(codes: Tensor, num_values: int) -> Tensor:
     """Equal steps over most of the codes of one coordinate."""
     away = codes[codes != 0]
-    ends = away.quantile(torch.tensor([0.01, 0.99]).to(away)) if len(away) else codes.new_zeros(2)
+    ends = away.quantile(away.new_tensor([0.01, 0.99])) if len(away) else codes.new_zeros(2)
     if len(away) < len(codes):
         ends = torch.stack([ends[0].clamp(max=0), ends[1].clamp(min=0)])
-    share = torch.linspace(0, 1, num_values).to(codes)
+    share = torch.linspace(0, 1, num_values, dtype=codes.dtype, device=codes.device)
     return ends[0] + share * (ends[1] - ends[0])
 
 
