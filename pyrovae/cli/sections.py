@@ -131,7 +131,7 @@ def _calibration(n: Numbers) -> list[Line]:
     lines: list[Line] = []
     for percent in (50, 80, 95):
         error = (percent * (100 - percent) / n["num_simulated"]) ** 0.5
-        unit = f"of z, mean of the coordinates; {percent} ± {error:.1f} % if calibrated"
+        unit = f"of z, mean of the coordinates; {percent} % if calibrated, ± {error:.1f} % at most"
         lines.append((f"coverage_{percent}", f"inside intervals of {percent} %", ".1%", unit))
     chance = n["gate_reliability_by_chance"]
     expected = "" if chance is None else f"; about {chance:.3f} if calibrated"

@@ -95,7 +95,7 @@ def sbc_ranks(ranks: Ranks, level: float = 0.99) -> Figure:
     columns = min(4, len(order))
     rows = math.ceil(len(order) / columns)
     figure = new_figure(max(1.9 * columns, 5.0), 1.35 * rows + 0.8)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey="row")
     index = (ranks.ranks.cpu() * bins // (ranks.num_draws + 1)).T
     for axes in grid.flat[len(order) :]:
         axes.set_visible(False)
