@@ -19,12 +19,12 @@ many dictionaries share, and its atoms are mixtures of all that the patches have
 
 With --out all atoms are drawn, those that are used most first.
 
-Laplace has 80 % of such atoms, Student's t 67 %, spike-and-slab 62 % and the Normal none. The ELBO has another order:
-spike-and-slab -182, Normal -197, Laplace -224, Student's t -271. The scales of the priors are fixed, and their choice
+Laplace has 80 % of such atoms, Student's t 67 %, spike-and-slab 54 % and the Normal none. The ELBO has another order:
+spike-and-slab -187, Normal -197, Laplace -224, Student's t -271. The scales of the priors are fixed, and their choice
 moves it; and every guide here has independent coordinates, which the posterior of overlapping atoms has not.
 
-The last line is the share of Gabor-like atoms, the least of the three sparse priors minus the Normal's: about 0.62.
-It takes five minutes on one core.
+The last line is the share of Gabor-like atoms, the least of the three sparse priors minus the Normal's: about 0.54.
+It takes about ten minutes on one core.
 
     python examples/04_sparse_coding.py [--smoke] [--out sparse_coding.png]
 """

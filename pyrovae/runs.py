@@ -37,6 +37,7 @@ __all__ = [
     "new_run",
     "read_comparison",
     "save_array",
+    "save_figure",
     "source",
     "standardization",
     "write_figures",
@@ -169,6 +170,13 @@ def new_file(path: Path, overwrite: bool) -> Path:
 def save_array(path: Path, x: Tensor) -> None:
     with _whole_file(path) as partial, partial.open("wb") as file:
         np.save(file, x.numpy())
+
+
+def save_figure(path: Path, figure: Any) -> None:
+    """A matplotlib ``Figure``, in the format that the name says."""
+    path.parent.mkdir(exist_ok=True)
+    with _whole_file(path) as partial:
+        figure.savefig(partial, format=path.suffix[1:])
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import pyrovae as pv
 from pyrovae import runs
 from pyrovae.metrics import Atoms, decoder_atoms
 from pyrovae.plots import Portrait
-from pyrovae.plots.comparison import _apart
+from pyrovae.plots.rate_distortion import _apart
 
 TINY = "--epochs 1 --hidden 8 --latent-dim 2 --num-samples 5"
 DIGITS = "digits --epochs 2 --hidden 16 --latent-dim 8 --num-samples 20"

@@ -125,7 +125,7 @@ def test_a_run_remembers_and_puts_back(folder, capsys):
     )
 
     assert pyrovae("evaluate run --num-samples 5") == 0
-    assert read(folder / "run/metrics.json") == numbers
+    assert numbers.items() <= read(folder / "run/metrics.json").items(), "evaluate has more of them"
     assert "standardised: each column" in capsys.readouterr().out
     assert pyrovae("fit table.csv --config run/config.json --out again") == 0
     assert read(folder / "again/metrics.json") == numbers
@@ -147,7 +147,7 @@ def test_a_run_of_before_is_not_standardised(folder):
     del config["data"]["standardization"]
     (folder / "run/config.json").write_text(json.dumps(config))
     assert pyrovae("evaluate run --num-samples 5") == 0
-    assert read(folder / "run/metrics.json") == numbers
+    assert numbers.items() <= read(folder / "run/metrics.json").items(), "evaluate has more of them"
     assert pyrovae("encode run") == 0
 
 

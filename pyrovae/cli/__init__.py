@@ -14,8 +14,9 @@ import click
 import pyrovae as pv
 from pyrovae.cli.comparing import compare
 from pyrovae.cli.errors import explained
+from pyrovae.cli.evaluating import evaluate
 from pyrovae.cli.fitting import fit
-from pyrovae.cli.using import encode, evaluate, sample
+from pyrovae.cli.using import encode, sample
 
 __all__ = ["cli", "main"]
 
@@ -45,7 +46,7 @@ def cli(ctx: click.Context) -> None:
 
     \b
     pyrovae fit digits --out runs/digits     train on handwritten digits, and see what was learned
-    pyrovae evaluate runs/digits             its table again; --num-samples for a tighter bound
+    pyrovae evaluate runs/digits             all that can be measured of it, and pictures
     pyrovae encode runs/digits               the code of every row
     pyrovae sample runs/digits               new data from the model
     pyrovae compare digits --prior normal,spike-slab --out runs/compare

@@ -21,7 +21,7 @@ import pyrovae as pv
 from pyrovae import runs
 from pyrovae.cli.errors import explained
 from pyrovae.cli.fitting import Prepared, count, describe_standardization, fit, prepare, train_run, warn_of_few
-from pyrovae.cli.reporting import describe_data
+from pyrovae.cli.reporting import describe_data, seen_by_the_model
 from pyrovae.cli.table import Row, as_text, print_rows, write_rows
 from pyrovae.plots import Portrait
 
@@ -185,8 +185,7 @@ def _probe(prepared: Prepared, seed: int) -> Row:
     labels = dataset.labels
     if not {"train", "test"} <= set(labels):
         return {"accuracy": None, "accuracy_standard_error": None, "num_labels": None, "num_label_draws": None}
-    torch.manual_seed(seed)
-    train = dataset.train if dataset.transform is None else dataset.transform(dataset.train)
+    train = seen_by_the_model(dataset, seed)
     like = next(vae.parameters())
     codes, test_codes = (_codes(vae, x.to(like)) for x in (train, dataset.test))
     counts = labels["train"].unique(return_counts=True)[1]

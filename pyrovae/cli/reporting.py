@@ -7,14 +7,25 @@ from typing import Any
 
 import click
 import torch
+from torch import Tensor
 
 import pyrovae as pv
 from pyrovae.data import Data
 from pyrovae.vae import VAE
 
-__all__ = ["SEED", "describe", "describe_data", "measure", "nats", "print_table"]
+__all__ = [
+    "SEED",
+    "describe",
+    "describe_data",
+    "importance_samples",
+    "measure",
+    "nats",
+    "print_table",
+    "seen_by_the_model",
+]
 
 SEED = click.IntRange(0, 2**63 - 1)
+LITTLE = 1.0  # nats of a datum in its code, below which a model is said to have collapsed
 DRAWS = 1_000_000  # importance samples for a whole test set where --num-samples is not given
 
 
@@ -38,11 +49,23 @@ def measure(vae: VAE, dataset: Data, num_samples: int | None, seed: int) -> dict
     """The numbers of the test set: those of :func:`pyrovae.metrics.evaluate`."""
     x = dataset.test.to(next(vae.parameters()))
     torch.manual_seed(seed)
-    return pv.metrics.evaluate(vae, x, num_samples or min(5000, max(100, DRAWS // len(x))))
+    return pv.metrics.evaluate(vae, x, num_samples or importance_samples(len(x)))
+
+
+def importance_samples(num_data: int) -> int:
+    """Draws for each datum of a test set where --num-samples is not given."""
+    return min(5000, max(100, DRAWS // num_data))
+
+
+def seen_by_the_model(dataset: Data, seed: int) -> Tensor:
+    """The training data with their pixels drawn once, where they are drawn."""
+    torch.manual_seed(seed)
+    return dataset.train if dataset.transform is None else dataset.transform(dataset.train)
 
 
 def print_table(numbers: dict[str, Any]) -> None:
-    error = "" if math.isnan(numbers["standard_error"]) else f" ± {numbers['standard_error']:.2f}"
+    unknown = numbers["elbo"] is None or math.isnan(numbers["standard_error"])
+    error = "" if unknown else f" ± {numbers['standard_error']:.2f}"
     kl = "KL of guide from prior" + ("" if numbers["kl_is_exact"] else ", sampled")
     draws = numbers["num_samples"]
     rows: list[tuple[str, str, str]] = [
@@ -60,6 +83,11 @@ def print_table(numbers: dict[str, Any]) -> None:
         click.echo(f"  {name:<32} {number:>10}  {unit}")
     if numbers["elbo"] is None:
         click.echo("  A Delta guide gives no bound on log p(x); its KL stands for -log p(z).")
+    elif numbers["kl"] < LITTLE:
+        click.echo(
+            f"  The code carries less than {LITTLE:g} nat of a datum: the decoder hardly reads it. A longer --warmup, "
+            f"more --epochs or another --lr may open it."
+        )
     click.echo()
 
 

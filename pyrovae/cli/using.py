@@ -1,4 +1,4 @@
-"""The commands that take a finished run: ``evaluate``, ``encode``, ``sample``."""
+"""The commands that take a finished run and write an array: ``encode``, ``sample``."""
 
 from __future__ import annotations
 
@@ -7,48 +7,24 @@ from pathlib import Path
 import click
 import torch
 
-import pyrovae as pv
 from pyrovae import runs
-from pyrovae.cli.fitting import check_support, describe_standardization
-from pyrovae.cli.reporting import SEED, describe, measure, print_table
+from pyrovae.cli.reporting import SEED
 from pyrovae.likelihoods import Likelihood
 
-__all__ = ["encode", "evaluate", "sample"]
+__all__ = ["device_option", "encode", "run_argument", "sample"]
 
-_run_argument = click.argument("run", type=click.Path(path_type=Path))
+run_argument = click.argument("run", type=click.Path(path_type=Path))
 _out_option = click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: in the run]")
 _overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
-_device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
-
-
-@click.command(short_help="The numbers of a run on its test set.")
-@_run_argument
-@click.option("--num-samples", type=click.IntRange(1), help="Importance samples per test row.  [default: 100 to 5000]")
-@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the draws.")
-@_device_option
-def evaluate(run: Path, num_samples: int | None, seed: int, device: str) -> None:
-    """Measure the model of RUN on its held-out test set; print the table and write RUN/metrics.json."""
-    vae, config = runs.load_run(run, device)
-    source = runs.source(run, config)
-    dataset = pv.data.load(source["name"], source["data_dir"], source["binarize"], source["seed"])
-    runs.check_width(run, config, dataset.train)
-    if (standardization := runs.standardization(config)) is not None:
-        dataset = dataset.standardize(standardization)
-    dataset = dataset.reshape(tuple(config["model"]["event_shape"]))
-    check_support(vae, dataset, lambda: pv.data.rows(*source.values()))
-    describe(dataset, vae, source["binarize"])
-    describe_standardization(dataset)
-    numbers = measure(vae, dataset, num_samples, seed)
-    print_table(numbers)
-    runs.write_json(run / "metrics.json", numbers)
+device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
 
 
 @click.command(short_help="The code of every row.")
-@_run_argument
+@run_argument
 @click.argument("data", required=False)
 @_out_option
 @_overwrite_option
-@_device_option
+@device_option
 def encode(run: Path, data: str | None, out: Path | None, overwrite: bool, device: str) -> None:
     """Write the code of every row of DATA (default: the run's own data, in its own order) as a .npy of one row each."""
     vae, config = runs.load_run(run, device)
@@ -65,13 +41,13 @@ def encode(run: Path, data: str | None, out: Path | None, overwrite: bool, devic
 
 
 @click.command(short_help="New data from the model.")
-@_run_argument
+@run_argument
 @click.option("-n", "--num", default=64, show_default=True, type=click.IntRange(1), help="How many.")
 @click.option("--mean", is_flag=True, help="The mean of p(x|z) in place of a draw from it.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Of the draws.")
 @_out_option
 @_overwrite_option
-@_device_option
+@device_option
 def sample(run: Path, num: int, mean: bool, seed: int, out: Path | None, overwrite: bool, device: str) -> None:
     """Draw z from the prior of RUN and x from p(x|z); write a .npy of one row each."""
     vae, config = runs.load_run(run, device)

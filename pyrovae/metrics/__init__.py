@@ -1,10 +1,11 @@
 """Measurements of a model, its guide and its codes. Nothing here trains."""
 
 from pyrovae.metrics.annealing import annealed_importance_sampling
-from pyrovae.metrics.atoms import Atoms, decoder_atoms
+from pyrovae.metrics.atoms import Atoms, Traversals, decoder_atoms, traversals
 from pyrovae.metrics.calibration import Coverage, Ranks, Reliability, coverage, gate_reliability, sbc
 from pyrovae.metrics.collapse import active_units, coefficient_collapse, kl_per_dimension, posterior_collapse
 from pyrovae.metrics.disentanglement import DCI, Gap, dci, mig, sap
+from pyrovae.metrics.evaluation import evaluate
 from pyrovae.metrics.health import CollapseWarning, DeadGates, HealthCheck, dead_gates
 from pyrovae.metrics.importance import ImportanceSampling, importance_curve, importance_sampling, pareto_k
 from pyrovae.metrics.information import Information, mutual_information
@@ -21,7 +22,7 @@ from pyrovae.metrics.likelihood import (
 from pyrovae.metrics.probe import Probe, probe_accuracy
 from pyrovae.metrics.recovery import MCC, SupportF1, mcc, support_f1
 from pyrovae.metrics.sparsity import Sparsity, exact_zeros, gini, hoyer, l0, treves_rolls
-from pyrovae.metrics.summary import evaluate
+from pyrovae.metrics.summary import Summary, summary
 
 __all__ = [
     "DCI",
@@ -41,7 +42,9 @@ __all__ = [
     "RateDistortion",
     "Reliability",
     "Sparsity",
+    "Summary",
     "SupportF1",
+    "Traversals",
     "active_units",
     "annealed_importance_sampling",
     "bits_per_dimension",
@@ -73,6 +76,8 @@ __all__ = [
     "sap",
     "sbc",
     "spike_occupancy",
+    "summary",
     "support_f1",
+    "traversals",
     "treves_rolls",
 ]

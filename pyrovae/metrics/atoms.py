@@ -12,7 +12,7 @@ from torch.nn import functional
 from pyrovae.guards import same_support
 from pyrovae.vae import VAE
 
-__all__ = ["Atoms", "decoder_atoms"]
+__all__ = ["Atoms", "Traversals", "decoder_atoms", "traversals"]
 
 
 class Atoms(NamedTuple):
@@ -24,6 +24,17 @@ class Atoms(NamedTuple):
     coordinates: Tensor
     steps: Tensor
     response: Tensor
+
+
+class Traversals(NamedTuple):
+    """E[x|z], ``(K, S, *event_shape)``, as each of K ``coordinates`` takes the S ``values`` ``(K, S)`` that it has.
+
+    The most active coordinate is the first.
+    """
+
+    coordinates: Tensor
+    values: Tensor
+    decoded: Tensor
 
 
 def decoder_atoms(vae: VAE, x: Tensor, num: int = 8) -> Atoms:
@@ -43,17 +54,67 @@ def decoder_atoms(vae: VAE, x: Tensor, num: int = 8) -> Atoms:
     Units: those of the data.
     """
     z = vae.encode(x)
-    scale = z.std(0, correction=0)
-    order = scale.argsort(descending=True)[:num]
-    centre, steps, corners = z.mean(0), scale[order], torch.eye(z.shape[1]).to(z)[order]
-    moved = centre + steps[:, None] * corners
-    if _lives_on(vae, constraints.simplex):
-        share = (steps / (1 - centre[order]).clamp(min=1e-6)).clamp(max=1.0)[:, None]
-        moved = (1 - share) * centre + share * corners
-    elif _lives_on(vae, constraints.sphere):
-        centre, moved = functional.normalize(centre, dim=0), functional.normalize(moved, dim=1)
-    decoded = vae.decode(torch.cat([centre[None], moved]))
+    order, scale = _most_active(z, num)
+    centre, steps = z.mean(0), scale[order]
+    moved = _moved(vae, centre, order, centre[order] + steps)
+    decoded = vae.decode(torch.cat([_placed(vae, centre)[None], moved]))
     return Atoms(order, steps, decoded[1:] - decoded[0])
+
+
+def traversals(vae: VAE, x: Tensor, num: int = 8, num_values: int = 9) -> Traversals:
+    r"""E[x|z] as one coordinate runs over its codes and the others stay at the mean code :math:`\bar z`.
+
+    .. math:: E[x | \bar z + (v - \bar z_j) e_j] , \qquad v \text{ from } a_j \text{ to } b_j
+
+    in equal steps, where 98 % of the codes of x that are not zero at j lie between :math:`a_j` and :math:`b_j`, which
+    are moved to include 0 where some code is zero. On the simplex the other coordinates keep their proportions; on
+    the sphere the point that has these values is put back on it.
+
+    Args:
+        vae: A VAE.
+        x: ``(N, *event_shape)``.
+        num: How many coordinates, those whose codes vary most.
+        num_values: How many values of each, at least 2.
+
+    Units: those of the data.
+    """
+    if num_values < 2:
+        raise ValueError(f"num_values must be at least 2, got {num_values}")
+    z = vae.encode(x)
+    order, _ = _most_active(z, num)
+    centre, values = z.mean(0), torch.stack([_run(z[:, j], num_values) for j in order.tolist()])
+    moved = _moved(vae, centre, order.repeat_interleave(num_values), values.flatten())
+    return Traversals(order, values, vae.decode(moved).unflatten(0, values.shape))
+
+
+def _most_active(z: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """The coordinates whose codes vary most, and the standard deviation of all."""
+    scale = z.std(0, correction=0)
+    return scale.argsort(descending=True)[:num], scale
+
+
+def _run(codes: Tensor, num_values: int) -> Tensor:
+    """Equal steps over most of the codes of one coordinate."""
+    away = codes[codes != 0]
+    ends = away.quantile(away.new_tensor([0.01, 0.99])) if len(away) else codes.new_zeros(2)
+    if len(away) < len(codes):
+        ends = torch.stack([ends[0].clamp(max=0), ends[1].clamp(min=0)])
+    share = torch.linspace(0, 1, num_values, dtype=codes.dtype, device=codes.device)
+    return ends[0] + share * (ends[1] - ends[0])
+
+
+def _moved(vae: VAE, centre: Tensor, coordinates: Tensor, values: Tensor) -> Tensor:
+    """The centre with each coordinate in turn at a value, put where codes live."""
+    corners = torch.eye(len(centre)).to(centre)[coordinates]
+    change = values - centre[coordinates]
+    if _lives_on(vae, constraints.simplex):
+        share = (change / (1 - centre[coordinates]).clamp(min=1e-6)).clamp(max=1.0)[:, None]
+        return (1 - share) * centre + share * corners
+    return _placed(vae, centre + change[:, None] * corners)
+
+
+def _placed(vae: VAE, z: Tensor) -> Tensor:
+    return functional.normalize(z, dim=-1) if _lives_on(vae, constraints.sphere) else z
 
 
 def _lives_on(vae: VAE, support: Any) -> bool:

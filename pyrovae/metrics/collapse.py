@@ -89,7 +89,7 @@ def posterior_collapse(vae: VAE | Pair, x: Tensor, threshold: float = 0.01, shar
     Raises: ValueError as of :func:`kl_per_dimension`.
     References: Fallah and Rozell (2022), "Variational sparse coding with learned thresholding", section 5.
     """
-    return _share_of_coordinates(kl_per_dimension(vae, x) <= threshold, share)
+    return share_of_coordinates(kl_per_dimension(vae, x) <= threshold, share)
 
 
 def coefficient_collapse(z: Tensor, threshold: float = 0.01, share: float = 0.95) -> Tensor:
@@ -107,10 +107,10 @@ def coefficient_collapse(z: Tensor, threshold: float = 0.01, share: float = 0.95
     """
     if z.dim() != 2 or z.numel() == 0:
         raise ValueError(f"z must be codes (N, D), got shape {tuple(z.shape)}")
-    return _share_of_coordinates(z.abs() <= threshold, share)
+    return share_of_coordinates(z.abs() <= threshold, share)
 
 
-def _share_of_coordinates(small: Tensor, share: float) -> Tensor:
+def share_of_coordinates(small: Tensor, share: float) -> Tensor:
     if not 0.0 < share <= 1.0:
         raise ValueError(f"share must be in (0, 1], got {share}")
     small = small.double()

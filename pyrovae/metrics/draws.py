@@ -11,7 +11,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
 from pyrovae.objectives import draw_sites, is_shared
-from pyrovae.objectives.sites import check_points, is_point
+from pyrovae.objectives.sites import check_observed, check_points, is_point
 from pyrovae.vae import VAE, evaluating
 
 __all__ = [
@@ -60,7 +60,9 @@ def chunks(x: Tensor, num_samples: int) -> Iterator[tuple[Tensor, list[int]]]:
 
 def drawn(vae: VAE | Pair, x: Tensor, num_draws: int) -> tuple[Sites, Sites]:
     """The sites of the model and of the guide at ``num_draws`` draws for each datum; log_prob is ``(num_draws, N)``."""
-    return _scored(*draw_sites(*functions(vae), (x,), {}, num_draws))
+    model, guide = draw_sites(*functions(vae), (x,), {}, num_draws)
+    check_observed(model)
+    return _scored(model, guide)
 
 
 def replayed(model: Any, guide: Any, x: Tensor, num_draws: int, sites: Sites) -> tuple[Sites, Sites]:

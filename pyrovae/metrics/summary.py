@@ -1,59 +1,285 @@
-"""The numbers that are printed of a VAE."""
+"""All that is measured of one VAE, under flat names; ``docs/units.md`` has the formula and the unit of each."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from pyrovae.metrics.collapse import active_units
+from pyrovae.metrics.annealing import annealed_importance_sampling
+from pyrovae.metrics.calibration import Ranks, Reliability, coverage, gate_reliability, sbc
+from pyrovae.metrics.collapse import coefficient_collapse, kl_per_dimension, share_of_coordinates
 from pyrovae.metrics.draws import point_site
+from pyrovae.metrics.evaluation import evaluate, has_value
+from pyrovae.metrics.health import dead_gates
 from pyrovae.metrics.importance import importance_sampling
-from pyrovae.metrics.likelihood import bits_per_dimension, elbo, mean_squared_error
-from pyrovae.metrics.sparsity import exact_zeros, hoyer
-from pyrovae.vae import VAE
+from pyrovae.metrics.information import mutual_information
+from pyrovae.metrics.latent_codes import Occupancy, codes, spike_occupancy
+from pyrovae.metrics.probe import probe_accuracy
+from pyrovae.metrics.sparsity import exact_zeros, gini, hoyer, l0, treves_rolls
+from pyrovae.vae import VAE, evaluating
 
-__all__ = ["evaluate"]
+__all__ = ["Summary", "summary"]
+
+ROWS = 1024  # of data that pass at once
+INFORMATION, HEALTH, ANNEALED = 500, 1000, 20  # data of the measurements that cost the most
+CARRIES = 0.01  # nats of KL above which a coordinate is active
+SHARE = 0.95  # of the data for which a coordinate that has collapsed carries nothing
+LABELS_PER_CLASS, LABEL_DRAWS, NEIGHBORS = 10, 20, 5
+MEAN_DRAWS = 100  # of a posterior mean without a closed form
+
+BOUNDS = (
+    "elbo", "standard_error", "rate", "log_likelihood", "gap", "effective_sample_size", "pareto_k",
+    "bits_per_dimension", "nats_per_dimension",
+)  # fmt: skip
+INFORMED = ("mutual_information", "marginal_kl", "mutual_information_cap")
+CARRIED = (
+    "active_units_kl", "posterior_collapse", "kl_per_dimension_max", "kl_per_dimension_median", "kl_per_dimension_min"
+)  # fmt: skip
+GATES = ("shut_gates", "open_gates", "occupancy", "prior_occupancy", "occupancy_is_exact")
+PROBES = (
+    "accuracy", "accuracy_standard_error", "knn_accuracy", "knn_accuracy_standard_error", "num_labels",
+    "num_label_draws",
+)  # fmt: skip
+COVERED = {"coverage_50": 0.5, "coverage_80": 0.8, "coverage_95": 0.95}
+RELIABLE = ("gate_reliability_error", "gate_reliability_by_chance")
+ANNEALING = ("ais_log_likelihood", "ais_gain", "ais_num_data")
 
 
-def evaluate(vae: VAE, x: Tensor, num_samples: int = 5000) -> dict[str, Any]:
-    """The numbers of the table that ``pyrovae fit`` ends with; means over the data, in nats per datum.
+class Summary(NamedTuple):
+    """The ``numbers`` by name, None where one cannot be had; why, in ``missing``; and the tables of the pictures.
 
-    ``log_likelihood`` is None under a Delta guide, which gives no bound; so are what tells how far to trust it,
-    ``effective_sample_size``, of ``num_samples``, and ``pareto_k``, the share of data whose tail index is above 0.7
-    (None for fewer than 21 draws too), and ``bits_per_dimension``, the same number on another scale and without an
-    offset for grey levels. ``standard_error`` is of the ELBO's mean over the data. ``exact_zeros`` and ``hoyer`` are of
-    the deterministic code ``vae.encode(x)``; ``hoyer`` is None where no code has a value, ``dead_units`` and
-    ``empty_codes`` count what it leaves out (see :func:`~pyrovae.metrics.hoyer`). ``active_units`` are by variance.
+    ``kl`` is what :func:`~pyrovae.metrics.kl_per_dimension` gives of a part of the data.
     """
-    bound = elbo(vae, x)
-    z = vae.encode(x)
-    sparsity = hoyer(z)
-    bounded = point_site(vae, x) is None
-    weighted = importance_sampling(vae, x, num_samples) if bounded else None
-    mean = None if weighted is None else weighted.log_likelihood.mean()
-    return {
-        "elbo": bound.elbo.mean().item() if bounded else None,
-        "reconstruction": bound.reconstruction.mean().item(),
-        "kl": bound.kl.mean().item(),
-        "kl_is_exact": bound.kl_is_exact,
-        "standard_error": bound.elbo.std().item() / math.sqrt(len(x)) if len(x) > 1 else math.nan,
-        "log_likelihood": None if mean is None else mean.item(),
-        "num_samples": num_samples,
-        "effective_sample_size": None if weighted is None else weighted.effective_sample_size.mean().item(),
-        "pareto_k": None if weighted is None else _share_above(weighted.pareto_k, 0.7),
-        "bits_per_dimension": None if mean is None else bits_per_dimension(mean, x[0].numel()).item(),
-        "active_units": int(active_units(vae, x).sum()),
-        "latent_dim": z.shape[-1],
-        "exact_zeros": exact_zeros(z).item(),
-        "hoyer": sparsity.mean,
-        "dead_units": sparsity.dead,
-        "empty_codes": sparsity.empty,
-        "mean_squared_error": mean_squared_error(vae, x).mean().item(),
-        "num_data": len(x),
-    }
+
+    numbers: dict[str, Any]
+    missing: dict[str, str]
+    kl: Tensor | None
+    occupancy: Occupancy | None
+    ranks: Ranks | None
 
 
-def _share_above(values: Tensor, threshold: float) -> float | None:
-    return None if bool(values.isnan().any()) else (values > threshold).double().mean().item()
+def summary(
+    vae: VAE,
+    x: Tensor,
+    num_samples: int = 5000,
+    *,
+    kind: str = "encode",
+    labels: Tensor | None = None,
+    labelled: tuple[Tensor, Tensor] | None = None,
+    num_temperatures: int | None = None,
+    num_simulated: int = 500,
+    seed: int = 0,
+) -> Summary:
+    """All that is measured of a VAE: what ``pyrovae evaluate`` prints.
+
+    The numbers of :func:`evaluate` are among them, under the same names. Mutual information is of 500 data at most,
+    what coordinates carry and how often they are in use of 1,000, annealing of 20, drawn at random: ``numbers`` says
+    how many. Calibration is of data that the model makes. What a model does not have is None, with its reason in
+    ``missing``: no bound under a Delta guide, no KL of a coordinate where a law is of whole codes, no gates, no labels.
+
+    Args:
+        vae: A VAE.
+        x: Held-out data, ``(N, *event_shape)``.
+        num_samples: Draws of the log-likelihood.
+        kind: Which codes: ``"encode"``, ``"mean"`` (of 100 draws where it has no closed form) or ``"sample"``, see
+            :func:`~pyrovae.metrics.codes`. Sparsity, coefficient collapse and probes are of them.
+        labels: The label of each row of x, ``(N,)``.
+        labelled: Training data and their labels, of which a probe sees ten of each class, drawn 20 times.
+        num_temperatures: Of annealed importance sampling, which is slow; None leaves it out.
+        num_simulated: Data that the model makes.
+        seed: Of the labelled rows; ``torch.manual_seed`` repeats all else.
+
+    Units: those of ``docs/units.md``.
+    Raises: ValueError if ``kind`` is none of the three, a number is too small, or only one of ``labels`` and
+        ``labelled`` is given.
+    """
+    if kind not in ("encode", "mean", "sample"):
+        raise ValueError(f"kind must be one of encode, mean, sample, got {kind!r}")
+    if (labels is None) != (labelled is None):
+        raise ValueError("labels and labelled must be given together: the labels of x, and training data with theirs")
+    for name, rows, classes in (("labels", x, labels), ("labelled", *(labelled or (x, labels)))):
+        if classes is not None and classes.shape != (len(rows),):
+            raise ValueError(f"{name} must be one for each of {len(rows)} rows, got shape {tuple(classes.shape)}")
+    if num_temperatures is not None and num_temperatures < 1:
+        raise ValueError(f"num_temperatures must be at least 1, got {num_temperatures}")
+    if num_simulated < 10:
+        raise ValueError(f"num_simulated must be at least 10, got {num_simulated}")
+    parts = _Parts(vae, x)
+    parts.likelihood(num_samples)
+    parts.information()
+    rows = parts.some(HEALTH)
+    kl, occupancy = parts.health(rows), parts.gates(rows)
+    z = _codes(vae, x, kind)
+    parts.sparsity(z, kind)
+    parts.use(z, kind, labels, labelled, seed)
+    ranks = parts.calibration(num_simulated, occupancy is not None)
+    parts.annealing(num_temperatures, num_samples)
+    return Summary(parts.numbers, parts.missing, kl, occupancy, ranks)
+
+
+class _Parts:
+    """The sections of the table, each of which adds its numbers."""
+
+    def __init__(self, vae: VAE, x: Tensor) -> None:
+        self.vae, self.x = vae, x
+        self.numbers: dict[str, Any] = {}
+        self.missing: dict[str, str] = {}
+
+    @contextmanager
+    def asked(self, names: Iterable[str]) -> Iterator[None]:
+        """What is measured within; where the model does not have it, None and the reason for each name."""
+        try:
+            yield
+        except ValueError as error:
+            self.without(names, str(error))
+
+    def without(self, names: Iterable[str], reason: str) -> None:
+        names = list(names)
+        self.numbers.update(dict.fromkeys(names))
+        self.missing.update(dict.fromkeys(names, reason))
+
+    def some(self, most: int) -> Tensor:
+        """Rows at random: a file may be in an order of its own."""
+        return self.x if len(self.x) <= most else self.x[torch.randperm(len(self.x))[:most].to(self.x.device)]
+
+    def likelihood(self, num_samples: int) -> None:
+        self.numbers |= evaluate(self.vae, self.x, num_samples)
+        numbers, site = self.numbers, point_site(self.vae, self.x)
+        numbers["distortion"] = -numbers["reconstruction"]
+        numbers["discrete_data"] = _is_discrete(self.vae)
+        if site is not None:
+            self.without(BOUNDS, _point(site, "no density and gives no bound on log p(x)"))
+            return
+        numbers["rate"] = numbers["kl"]
+        numbers["gap"] = numbers["log_likelihood"] - numbers["elbo"]
+        numbers["nats_per_dimension"] = -numbers["log_likelihood"] / self.x[0].numel()
+        if math.isnan(numbers["standard_error"]):
+            self.without(["standard_error"], "the mean of one datum has no standard error")
+        if numbers["pareto_k"] is None:
+            self.without(["pareto_k"], f"a tail index needs 21 draws, there are {num_samples}")
+
+    def information(self) -> None:
+        rows = self.some(INFORMATION)
+        self.numbers["information_num_data"] = len(rows)
+        with self.asked(INFORMED):
+            self.numbers |= zip(INFORMED, [float(value) for value in mutual_information(self.vae, rows)], strict=True)
+
+    def health(self, rows: Tensor) -> Tensor | None:
+        self.numbers["health_num_data"] = len(rows)
+        kl = None
+        with self.asked(CARRIED):
+            kl = kl_per_dimension(self.vae, rows)
+            mean = kl.mean(0)
+            self.numbers |= {
+                "active_units_kl": int((mean > CARRIES).sum()),
+                "posterior_collapse": share_of_coordinates(kl <= CARRIES, SHARE).item(),
+                "kl_per_dimension_max": mean.max().item(),
+                "kl_per_dimension_median": mean.quantile(0.5).item(),
+                "kl_per_dimension_min": mean.min().item(),
+            }
+        return kl
+
+    def gates(self, rows: Tensor) -> Occupancy | None:
+        occupancy = spike_occupancy(self.vae, rows)
+        if bool((occupancy.posterior == 1).all()) and bool((occupancy.prior == 1).all()):
+            self.without([*GATES, *RELIABLE], "no coordinate is ever exactly zero, under the guide or under the prior")
+            return None
+        with self.asked(GATES):
+            dead = dead_gates(self.vae, rows)
+            self.numbers |= {
+                "shut_gates": int(dead.shut.sum()),
+                "open_gates": int(dead.open.sum()),
+                "occupancy": occupancy.posterior.sum().item(),
+                "prior_occupancy": occupancy.prior.sum().item(),
+                "occupancy_is_exact": occupancy.exact,
+            }
+        return occupancy
+
+    def sparsity(self, z: Tensor, kind: str) -> None:
+        measured = hoyer(z)
+        self.numbers |= {
+            "codes": kind,
+            "coefficient_collapse": coefficient_collapse(z).item(),
+            "exact_zeros": exact_zeros(z).item(),
+            "l0": l0(z).mean,
+            "hoyer": measured.mean,
+            "gini": gini(z).mean,
+            "treves_rolls": treves_rolls(z).mean,
+            "dead_units": measured.dead,
+            "empty_codes": measured.empty,
+        }
+        if not has_value(z, measured):
+            reason = "no code has a value: it needs two coordinates that vary, and one that is not zero"
+            self.without(["hoyer", "gini", "treves_rolls"], reason)
+
+    def use(
+        self, z: Tensor, kind: str, labels: Tensor | None, labelled: tuple[Tensor, Tensor] | None, seed: int
+    ) -> None:
+        if labels is None or labelled is None:
+            self.without(PROBES, "the data have no labels")
+            return
+        tables = _codes(self.vae, labelled[0], kind), labelled[1], z, labels
+        counts = labelled[1].unique(return_counts=True)[1]
+        num = len(counts) * min(LABELS_PER_CLASS, int(counts.min()))
+        with self.asked(PROBES):  # of two classes at least
+            linear = probe_accuracy(*tables, num, LABEL_DRAWS, seed)
+            knn = probe_accuracy(*tables, num, LABEL_DRAWS, seed, "knn", min(NEIGHBORS, num))
+            self.numbers |= zip(PROBES, [*linear, *knn, num, LABEL_DRAWS], strict=True)
+
+    def calibration(self, num: int, gated: bool) -> Ranks | None:
+        self.numbers["num_simulated"] = num
+        site = point_site(self.vae, self.x)
+        if site is not None:
+            self.without([*COVERED, "sbc_p_value", *(RELIABLE if gated else ())], _point(site, "no intervals"))
+            return None
+        ranks = None
+        with self.asked([*COVERED, "sbc_p_value"]):
+            ranks = sbc(self.vae, num)
+            share = coverage(ranks, COVERED.values()).share.mean(1)
+            self.numbers |= zip(COVERED, share.tolist(), strict=True)
+            self.numbers["sbc_p_value"] = ranks.p_value.min().item()
+        if gated:
+            with self.asked(RELIABLE):
+                reliability = gate_reliability(self.vae, num)
+                self.numbers |= zip(RELIABLE, [reliability.error.mean().item(), _by_chance(reliability)], strict=True)
+        return ranks
+
+    def annealing(self, num_temperatures: int | None, num_samples: int) -> None:
+        self.numbers["ais_temperatures"] = num_temperatures
+        if num_temperatures is None:
+            self.without(
+                [*ANNEALING, "ais_temperatures"], "it is slow, and left out unless asked for: num_temperatures, --ais"
+            )
+            return
+        rows = self.some(ANNEALED)
+        with self.asked(ANNEALING):
+            bound = annealed_importance_sampling(self.vae, rows, num_temperatures)
+            other = importance_sampling(self.vae, rows, num_samples).log_likelihood
+            self.numbers |= zip(ANNEALING, [bound.mean().item(), (bound - other).mean().item(), len(rows)], strict=True)
+
+
+def _codes(vae: VAE, x: Tensor, kind: str) -> Tensor:
+    like = next(vae.parameters())
+    return torch.cat([codes(vae, rows.to(like), kind, MEAN_DRAWS) for rows in x.split(ROWS)])
+
+
+def _is_discrete(vae: VAE) -> bool:
+    z = vae.sample_prior(1)
+    with evaluating(vae):
+        return bool(vae.likelihood(z).support.is_discrete)
+
+
+def _by_chance(reliability: Reliability) -> float:
+    """The mean over coordinates of the error that sampling alone makes, where the guide is right."""
+    counts, gamma = reliability.counts.double(), reliability.predicted
+    spread = (2 * counts * gamma * (1 - gamma) / math.pi).clamp(min=0).sqrt()
+    return (spread.nansum(1) / counts.sum(1)).mean().item()
+
+
+def _point(site: str, lacks: str) -> str:
+    return f"site {site!r} of the guide is a point (Delta): it has {lacks}"

@@ -25,6 +25,7 @@ from pyrovae.objectives.schedules import Schedule
 from pyrovae.objectives.sites import (
     DRAWS,
     Sites,
+    check_observed,
     coordinate_kl,
     draw_sites,
     is_shared,
@@ -174,6 +175,7 @@ class ELBO(Objective):
         if self._chooses and self.num_particles == 1 and any(score(site) is not None for site in sites[1].values()):
             self.num_particles = 2
             sites = draw()
+        check_observed(sites[0])
         kl, exact = self._kl(*sites)
         if not all(exact.values()) and any(site["infer"].get("drawn") == "pathwise" for site in sites[1].values()):
             # log q - log p at the draws jumps where a path goes on, at an atom: these sites have a score too

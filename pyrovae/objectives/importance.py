@@ -21,6 +21,7 @@ from pyrovae import guards
 from pyrovae.objectives.base import Objective
 from pyrovae.objectives.sites import (
     Sites,
+    check_observed,
     check_points,
     draw_guide,
     is_shared,
@@ -62,6 +63,7 @@ class Renyi(Objective):
         guide_sites = self._drawn(draw_guide(guide, args, kwargs, self.num_particles, handler=_OneForAll()))
         model_sites = replayed(model, guide_sites, self.num_particles, args, kwargs)
         guards.check_sites(model_sites, guide_sites)
+        check_observed(model_sites)
         scale, (p, q) = _one_scale(model_sites, guide_sites)
         check_points(q)
         log_weights = sum(map(log_prob, p.values())) - self._log_q(q, num_rows(model_sites))  # (num_particles, N)

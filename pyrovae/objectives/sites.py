@@ -24,6 +24,7 @@ from pyrovae import distributions, guards
 __all__ = [
     "DRAWS",
     "Sites",
+    "check_observed",
     "check_points",
     "coordinate_kl",
     "coordinates",
@@ -91,10 +92,13 @@ def replayed(model: Any, guide_sites: Sites, num_draws: int, args: Any, kwargs: 
         guide_trace.add_node(name, **node)
     with _particles(num_draws):
         trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    sites = _sites(trace, num_draws)
-    if not any(site["is_observed"] for site in sites.values()):
+    return _sites(trace, num_draws)
+
+
+def check_observed(model: Sites) -> None:
+    """Refuse a model without data, which a guide in its place would be."""
+    if not any(site["is_observed"] for site in model.values()):
         raise ValueError("the model observes nothing: give its data obs=x, and the pair in the order (model, guide)")
-    return sites
 
 
 def is_shared(site: Any) -> bool:

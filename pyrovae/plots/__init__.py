@@ -4,14 +4,24 @@ matplotlib is imported when a picture is drawn, and never its ``pyplot``.
 """
 
 from pyrovae.plots.comparison import Portrait, comparison
+from pyrovae.plots.decoders import decoder_atoms, traversals
+from pyrovae.plots.diagnostics import importance_curve, kl_spectrum, sbc_ranks, spike_occupancy
 from pyrovae.plots.pictures import code_histograms, image_grid, loss_curves, prior_samples, reconstructions
+from pyrovae.plots.rate_distortion import rate_distortion
 
 __all__ = [
     "Portrait",
     "code_histograms",
     "comparison",
+    "decoder_atoms",
     "image_grid",
+    "importance_curve",
+    "kl_spectrum",
     "loss_curves",
     "prior_samples",
+    "rate_distortion",
     "reconstructions",
+    "sbc_ranks",
+    "spike_occupancy",
+    "traversals",
 ]

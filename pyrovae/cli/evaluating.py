@@ -1,0 +1,109 @@
+"""``pyrovae evaluate``: all that can be measured of a run, in one table, one file of numbers and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+
+import pyrovae as pv
+from pyrovae import runs
+from pyrovae.cli.fitting import check_support, describe_standardization
+from pyrovae.cli.reporting import SEED, describe, importance_samples, seen_by_the_model
+from pyrovae.cli.sections import print_summary
+from pyrovae.cli.using import device_option, run_argument
+from pyrovae.data import Data
+from pyrovae.metrics import Summary
+from pyrovae.vae import VAE
+
+__all__ = ["evaluate"]
+
+CURVE = (1, 5, 50, 500, 5000)  # draws of the bounds that are drawn, up to those of the table
+CURVE_DATA = 100
+
+
+@click.command(short_help="All that can be measured of a run on its test set.")
+@run_argument
+@click.option("--num-samples", type=click.IntRange(1), help="Importance samples per test row.  [default: 100 to 5000]")
+@click.option(
+    "--codes",
+    default="encode",
+    show_default=True,
+    type=click.Choice(["encode", "mean", "sample"]),
+    help="Whose sparsity and use is measured: the deterministic code, the mean of q(z|x), or a draw from it.",
+)
+@click.option(
+    "--ais",
+    type=click.IntRange(1),
+    metavar="TEMPERATURES",
+    help="Bound log p(x) by annealing too, of 20 rows: minutes for 1000.",
+)
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the draws.")
+@device_option
+def evaluate(run: Path, num_samples: int | None, codes: str, ais: int | None, seed: int, device: str) -> None:
+    """Measure the model of RUN on its held-out test set.
+
+    The table is printed, its numbers are written to RUN/metrics.json, and pictures to RUN/figures. docs/units.md says
+    what each number is.
+
+    \b
+    pyrovae evaluate runs/digits
+    pyrovae evaluate runs/digits --codes sample --num-samples 10000
+    pyrovae evaluate runs/digits --ais 1000
+    """
+    vae, config = runs.load_run(run, device)
+    source = runs.source(run, config)
+    dataset = pv.data.load(source["name"], source["data_dir"], source["binarize"], source["seed"])
+    runs.check_width(run, config, dataset.train)
+    if (standardization := runs.standardization(config)) is not None:
+        dataset = dataset.standardize(standardization)
+    dataset = dataset.reshape(tuple(config["model"]["event_shape"]))
+    check_support(vae, dataset, lambda: pv.data.rows(*source.values()))
+    describe(dataset, vae, source["binarize"])
+    describe_standardization(dataset)
+    x = dataset.test.to(next(vae.parameters()))
+    num_samples = num_samples or importance_samples(len(x))
+    labelled = {"train", "test"} <= set(dataset.labels)
+    train = seen_by_the_model(dataset, seed)
+    torch.manual_seed(seed)
+    measured = pv.metrics.summary(
+        vae,
+        x,
+        num_samples,
+        kind=codes,
+        labels=dataset.labels["test"] if labelled else None,
+        labelled=(train, dataset.labels["train"]) if labelled else None,
+        num_temperatures=ais,
+        seed=seed,
+    )
+    torch.manual_seed(seed)
+    figures = _figures(vae, x, dataset, measured)
+    print_summary(measured)
+    runs.write_json(run / "metrics.json", {**measured.numbers, "missing": measured.missing})
+    for name, figure in figures.items():
+        runs.save_figure(run / "figures" / f"{name}.png", figure)
+    click.echo(f"written in {run}: metrics.json, and in figures/ {', '.join(f'{name}.png' for name in figures)}")
+
+
+def _figures(vae: VAE, x: Tensor, dataset: Data, measured: Summary) -> dict[str, Any]:
+    """The pictures that apply to the model, by name."""
+    atoms, runs_of_codes = pv.metrics.decoder_atoms(vae, x, num=32), pv.metrics.traversals(vae, x)
+    figures = {
+        "decoder_atoms": pv.plots.decoder_atoms(atoms, dataset.image_shape),
+        "traversals": pv.plots.traversals(runs_of_codes, dataset.image_shape),
+    }
+    if measured.kl is not None:
+        figures["kl_spectrum"] = pv.plots.kl_spectrum(measured.kl)
+    if measured.occupancy is not None:
+        figures["spike_occupancy"] = pv.plots.spike_occupancy(measured.occupancy)
+    if measured.ranks is not None:
+        figures["sbc_ranks"] = pv.plots.sbc_ranks(measured.ranks)
+    if measured.numbers["elbo"] is not None:
+        rows = x[torch.randperm(len(x))[:CURVE_DATA].to(x.device)]
+        most = measured.numbers["num_samples"]
+        curve = pv.metrics.importance_curve(vae, rows, sorted({*(k for k in CURVE if k < most), most}))
+        figures["importance_curve"] = pv.plots.importance_curve(curve, pv.metrics.elbo(vae, rows))
+    return figures
