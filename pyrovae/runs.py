@@ -141,13 +141,17 @@ def write_figures(folder: Path, vae: VAE, dataset: Data, history: History) -> No
     folder.mkdir()
     x = dataset.test.to(next(vae.parameters()))
     plots.loss_curves(history).savefig(folder / "loss.png")
-    for name, figure in (
-        ("reconstructions", plots.reconstructions(vae, x, dataset.image_shape)),
-        ("prior_samples", plots.prior_samples(vae, image_shape=dataset.image_shape)),
-    ):
-        if dataset.standardization is not None:  # one colour scale for all columns
-            figure.suptitle("standardised data: multiples of each column's standard deviation", fontsize=8)
-        figure.savefig(folder / f"{name}.png")
+    units = dataset.standardization
+    figure = plots.reconstructions(vae, x, dataset.image_shape)
+    if units is not None:  # one colour scale for all columns
+        figure.suptitle("standardised data: multiples of each column's standard deviation", fontsize=8)
+    figure.savefig(folder / "reconstructions.png")
+    if dataset.image_shape is None and x.dim() == 2:
+        own = units.inverse if units is not None else torch.clone
+        figure = plots.column_histograms(own(x), own(vae.sample(max(len(x), 1000))))
+    else:
+        figure = plots.prior_samples(vae, image_shape=dataset.image_shape)
+    figure.savefig(folder / "prior_samples.png")
     plots.code_histograms(vae, x).savefig(folder / "codes.png")
 
 

@@ -20,6 +20,10 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def double(numbers):
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
 def labels_of(axes):
     return axes.get_xlabel(), axes.get_ylabel()
 
@@ -28,6 +32,14 @@ def ranks_of(values, num_draws=99, p_value=None):
     ranks = torch.as_tensor(values)
     p_value = torch.linspace(0.9, 0.1, ranks.shape[1]) if p_value is None else p_value
     return metrics.Ranks(ranks, num_draws, (ranks + 0.5) / (num_draws + 1), p_value)
+
+
+def sparse_vae():
+    vae = pv.build_vae((6,), 3, prior="spike-slab", likelihood="normal", hidden=(8,))
+    with torch.no_grad():  # one gate shut for all data, one open, and one that follows x
+        vae.posterior.head.weight.mul_(5)
+        vae.posterior.head.bias[-3:] = torch.tensor([-60.0, 60.0, 0.0])
+    return vae
 
 
 # --- what they show -------------------------------------------------------------------------------------------------
@@ -83,6 +95,36 @@ def test_a_narrow_guide_leaves_the_band_at_both_ends():
     band, *bars = axes.patches
     assert [bar.get_height() for bar in bars] == [250, *[0] * 18, 250]
     assert 0 < band.get_y() < band.get_y() + band.get_height() < 250
+
+
+def test_histograms_leave_zeros_to_a_number_and_give_the_rest_its_share():
+    torch.manual_seed(0)
+    vae, x = sparse_vae(), torch.randn(400, 6)
+    z = vae.encode(x)
+    figure = plots.code_histograms(vae, x)
+    for axes in figure.axes:
+        j = int(axes.get_title().split("_{")[1].split("}")[0]) - 1
+        on = (z[:, j] != 0).double().mean().item()
+        assert axes.get_title().endswith(f"{1 - on:.0%} zeros")
+        area = sum(bar.get_height() * bar.get_width() for bar in axes.patches)
+        assert area == pytest.approx(on, abs=1e-6)
+        (line,) = axes.lines
+        width = line.get_xdata()[1] - line.get_xdata()[0]
+        assert line.get_ydata().sum() * width == pytest.approx(vae.prior.active()[j].item(), abs=0.02)
+    assert [axes.get_title().split(",")[0] for axes in figure.axes][-1] == "$z_{1}$", "the shut one varies least"
+
+
+def test_columns_of_a_table_have_a_panel_each_in_their_own_units():
+    x, draws = normal(300, 2) * double([1.0, 100.0]), normal(1000, 2, seed=1) * double([1.0, 50.0]) + 7
+    figure = plots.column_histograms(x, draws)
+    for j, axes in enumerate(figure.axes):
+        low, high = (
+            bar.get_x() + side * bar.get_width() for bar, side in ((axes.patches[0], 0), (axes.patches[-1], 1))
+        )
+        assert low < x[:, j].quantile(0.01) < x[:, j].quantile(0.99) < high
+        assert sum(bar.get_height() * bar.get_width() for bar in axes.patches) == pytest.approx(1.0, abs=0.03)
+        assert axes.get_title() == f"column {j + 1}"
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"data", "draws of the model"}
 
 
 def test_only_the_worst_sixteen_coordinates_have_a_histogram():

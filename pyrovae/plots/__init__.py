@@ -6,12 +6,14 @@ matplotlib is imported when a picture is drawn, and never its ``pyplot``.
 from pyrovae.plots.comparison import Portrait, comparison
 from pyrovae.plots.decoders import decoder_atoms, traversals
 from pyrovae.plots.diagnostics import importance_curve, kl_spectrum, sbc_ranks, spike_occupancy
-from pyrovae.plots.pictures import code_histograms, image_grid, loss_curves, prior_samples, reconstructions
+from pyrovae.plots.histograms import code_histograms, column_histograms
+from pyrovae.plots.pictures import image_grid, loss_curves, prior_samples, reconstructions
 from pyrovae.plots.rate_distortion import rate_distortion
 
 __all__ = [
     "Portrait",
     "code_histograms",
+    "column_histograms",
     "comparison",
     "decoder_atoms",
     "image_grid",

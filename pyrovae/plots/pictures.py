@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ImageShape",
-    "code_histograms",
     "image_grid",
     "is_picture",
     "loss_curves",
@@ -64,34 +63,8 @@ def reconstructions(vae: VAE, x: Tensor, image_shape: ImageShape = None, num: in
 
 def prior_samples(vae: VAE, num: int = 60, image_shape: ImageShape = None) -> Figure:
     """The mean of p(x|z) at draws of z from the prior."""
-    return image_grid(vae.decode(vae.sample_prior(num)), image_shape, columns=12)
-
-
-def code_histograms(vae: VAE, x: Tensor, bins: int = 41, max_dims: int = 32) -> Figure:
-    """The codes of x, one histogram per latent coordinate with the prior's beside it, most varying first."""
-    z = vae.encode(x).double().cpu()
-    prior = vae.sample_prior(20_000).double().cpu()
-    order = z.var(0, correction=0).argsort(descending=True)[:max_dims]
-    columns = min(8, len(order))
-    count = math.ceil(len(order) / columns)
-    figure = new_figure(1.35 * columns + 0.6, 1.15 * count + 0.7)
-    grid = figure.subplots(count, columns, squeeze=False, sharex=True)
-    edge = float(torch.cat([z.abs().flatten(), prior.abs().flatten().quantile(0.99)[None]]).max()) if z.numel() else 1.0
-    edges = torch.linspace(-edge, edge, bins + 1).double()
-    for axes in grid.flat[len(order) :]:
-        axes.set_visible(False)
-    for axes, j in zip(grid.flat, order.tolist(), strict=False):
-        axes.hist(z[:, j].numpy(), edges.numpy(), density=True, color="C0", label="codes of x")
-        density = torch.histogram(prior[:, j], edges, density=True).hist
-        centres = (edges[1:] + edges[:-1]) / 2
-        axes.plot(centres.numpy(), density.numpy(), color="0.3", linewidth=0.8, label="prior")
-        axes.set_title(f"$z_{{{j + 1}}}$, sd {float(z[:, j].std(correction=0)):.2f}", fontsize=7, pad=2)
-        axes.tick_params(labelsize=6, left=False, labelleft=False)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-    figure.legend(
-        *grid.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False, fontsize=8
-    )
-    figure.supxlabel("code (mean of q(z|x)); density in arbitrary height", fontsize=8)
+    figure = image_grid(vae.decode(vae.sample_prior(num)), image_shape, columns=12)
+    figure.suptitle("E[x|z] at draws of z from the prior", fontsize=8)
     return figure
 
 
