@@ -203,6 +203,26 @@ def check_value(model, loss, bound):
     assert abs(losses.double().mean() + bound.item()) <= 5 * losses.std() / 10 + 1e-6
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"free_bits": 0.3}, {"free_bits": 100.0}, {"capacity": 2.0}, {"penalties": [pv.MMD(3.0)]}, {"beta": 2.0}],
+    ids=str,
+)
+@pytest.mark.parametrize("prior", ["normal", "spike-slab"])
+def test_a_scale_of_the_data_is_one_of_the_whole_objective(options, prior):
+    """A plate of 10 of 40 data, as ``poutine.scale``: four times the loss, and four times its gradient."""
+    vae = pv.build_vae((6,), 3, prior=prior, likelihood="normal", hidden=(8,)).double()
+    x = torch.randn(10, 6, generator=torch.Generator().manual_seed(1)).double()
+    results = []
+    for scale in (1.0, 4.0):
+        torch.manual_seed(0)
+        vae.zero_grad()
+        pair = (pyro.poutine.scale(function, scale) for function in (vae.model, vae.guide))
+        loss = pv.ELBO(**options).loss_and_grads(*pair, x)
+        results.append(torch.tensor([loss, *(p.grad.norm().item() for p in vae.parameters())]).double())
+    torch.testing.assert_close(results[1], 4 * results[0], rtol=1e-5, atol=1e-8)
+
+
 # --- what is done at each site --------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,7 @@ from pyrovae.objectives.sites import (
     log_prob,
     num_rows,
     path_log_prob,
+    plate_scale,
     replayed,
     score,
     site_kl,
@@ -128,7 +129,7 @@ class ELBO(Objective):
     def terms(self, model: Any, guide: Any, args: Any, kwargs: Any, hard: bool = False) -> tuple[Tensor, Tensor]:
         drawn = self._draw(model, guide, args, kwargs, "leave-one-out" if hard else self.gates)
         guide_sites, kl, exact = drawn.guide, drawn.kl, all(drawn.exact.values())
-        beta, price = self.current_beta(), self._price(kl)
+        beta, price = self.current_beta(), self._price(kl, plate_scale(drawn.model))
         objective = self._value(drawn.model, guide_sites) - beta * price(kl)  # (num_particles, N)
         surrogate, bound = objective.mean(0), objective.mean(0)
         for name, site in guide_sites.items():
@@ -200,20 +201,25 @@ class ELBO(Objective):
         paid: Any = sum(kl.expand(shape) for name, (kl, _) in each.items() if name not in by_group)
         return _KL(paid, torch.cat(groups, -1) if groups else None), {name: exact for name, (_, exact) in each.items()}
 
-    def _price(self, kl: _KL) -> Callable[[_KL], Tensor]:
-        """What a KL costs, before beta, at each draw: its slope is set by the mean of this KL over the batch."""
+    def _price(self, kl: _KL, scale: Any) -> Callable[[_KL], Tensor]:
+        """What a KL costs, before beta, at each draw: its slope is set by the mean of this KL over the batch.
+
+        Both limits are of one datum, which the scale of its plate counts for several.
+        """
         if self.capacity is not None:
             capacity = self.now("capacity", self.capacity)
-            side = torch.sign(kl.paid.detach().mean() - capacity)
-            return lambda kl: side * (kl.paid - capacity)
+            side = torch.sign((kl.paid.detach() / scale).mean() - capacity)
+            return lambda kl: side * (kl.paid - capacity * scale)
         if kl.groups is None:
             return lambda kl: kl.paid
-        above = kl.groups.detach().mean((0, 1)) > self.free_bits
-        return lambda kl: kl.paid + torch.where(above, kl.groups, self.free_bits).sum(-1)  # type: ignore[arg-type]  # groups, as above
+        each = scale[..., None] if isinstance(scale, Tensor) else scale
+        above = (kl.groups.detach() / each).mean((0, 1)) > self.free_bits
+        free = self.free_bits * each * torch.ones_like(kl.groups)
+        return lambda kl: kl.paid + torch.where(above, kl.groups, free).sum(-1)  # type: ignore[arg-type]  # groups, as above
 
     def _value(self, model: Sites, guide: Sites) -> Tensor:
         """log p(x|z) less the penalties, ``(num_particles, N)``."""
-        return log_likelihood(model) - sum(penalty(model, guide) for penalty in self.penalties)
+        return log_likelihood(model) - plate_scale(model) * sum(penalty(model, guide) for penalty in self.penalties)
 
 
 class _KL(NamedTuple):

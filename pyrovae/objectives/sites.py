@@ -36,6 +36,7 @@ __all__ = [
     "log_prob",
     "num_rows",
     "path_log_prob",
+    "plate_scale",
     "replayed",
     "score",
     "site_kl",
@@ -109,6 +110,11 @@ def is_shared(site: Any) -> bool:
 def num_rows(model: Sites) -> int:
     """N, the size of the data plate."""
     return next(f.size for site in model.values() for f in site["cond_indep_stack"] if f.dim == -1)
+
+
+def plate_scale(model: Sites) -> Any:
+    """What a datum counts for: the scale of a subsampled plate, or of ``poutine.scale``, around the data."""
+    return next(site["scale"] for site in model.values() if site["is_observed"])
 
 
 def site_part(site: Any, rows: int) -> float:
