@@ -73,7 +73,6 @@ MADE = {
     "hidden must be a sequence of widths such as [400], got 400": lambda: MLP(64, 400),
     "channels must be a sequence of widths such as [32, 64], got 32": lambda: pv.nn.ConvEncoder((1, 8, 8), 32),
     "channels must be a sequence of widths such as [64, 32], got 32": lambda: pv.nn.ConvDecoder(2, (1, 8, 8), 32),
-    "guides that fit: SpikeSlab, ThresholdedLaplace, ThresholdedNormal": lambda: make(pv.priors.SpikeSlab(16)),
     "guides that fit: beta-spike-slab": lambda: pv.build_vae((64,), 8, "beta-bernoulli", guide="normal", num_data=9),
     "guides that fit: spike-slab, thresholded-laplace, thresholded-normal": lambda: pv.build_vae(
         (64,), 8, prior="spike-slab", guide="normal"
@@ -87,6 +86,16 @@ def test_what_cannot_be_made_is_one_error_that_names_it(message, call):
         call()
     if "guides that fit" in message:
         assert str(caught.value).endswith(message)
+
+
+def test_guides_that_fit_are_the_public_ones_with_as_many_shared_sites():
+    """And a user's own, such as another test may have made."""
+    with pytest.raises(ValueError, match="guides that fit: ") as caught:
+        make(pv.priors.SpikeSlab(16))
+    listed = set(str(caught.value).partition("guides that fit: ")[2].split(", "))
+    assert listed >= {"SpikeSlab", "ThresholdedLaplace", "ThresholdedNormal"}
+    assert "BetaSpikeSlab" not in listed
+    assert not any(name.startswith("_") for name in listed)
 
 
 @pytest.mark.parametrize("call", ["model", "guide", "encode", "reconstruct"])
