@@ -13,7 +13,8 @@ many dictionaries share, and its atoms are mixtures of all that the patches have
 
 - ELBO: on the 6,000 held-out patches, in nats per datum;
 - zeros: the share of the code that is exactly zero, which only the spike-and-slab's is;
-- Hoyer: sparseness of a code, 0 when all of it is alike and 1 when one number is not zero (Hoyer, 2004);
+- Hoyer: sparseness of a code, 0 when all of it is alike and 1 when one number is not zero, each coordinate over its
+  standard deviation (`pv.metrics.hoyer`);
 - pixels: over how many pixels the energy of an atom spreads, :math:`(\sum_i \phi_i^2)^2 / \sum_i \phi_i^4`, the median;
 - Gabor: the share of atoms that some Gabor function of at most 3 pixels in width fits with 70 % of their energy.
 
@@ -65,8 +66,8 @@ def main() -> None:
         pixels = 1 / atoms[name].pow(4).sum(1)
         share[name] = (gabor_fit(atoms[name]) > 0.7).float().mean().item()
         print(
-            f"{name:<12} {elbo:>8.2f} {(z == 0).float().mean():>7.1%} {hoyer(z):>7.2f} {pixels.median():>7.1f} "
-            f"{share[name]:>7.0%}"
+            f"{name:<12} {elbo:>8.2f} {(z == 0).float().mean():>7.1%} {pv.metrics.hoyer(z).mean:>7.2f} "
+            f"{pixels.median():>7.1f} {share[name]:>7.0%}"
         )
     if args.out is not None:
         draw(atoms, share, args.out)
@@ -102,13 +103,6 @@ def fit(name: str, data: pv.data.Data, epochs: int) -> pv.VAE:
     optim = pyro.optim.ClippedAdam(options)
     pv.fit(vae, data, epochs=epochs, batch_size=BATCH, optim=optim, loss=loss, seed=0, progress=False)
     return vae
-
-
-def hoyer(z: Tensor) -> float:
-    """The mean of :math:`(\\sqrt D - |z|_1 / |z|_2) / (\\sqrt D - 1)` over the codes that are not all zero."""
-    z = z[z.abs().sum(1) > 0]
-    root = math.sqrt(z.shape[1])
-    return ((root - z.abs().sum(1) / z.norm(dim=1)) / (root - 1)).mean().item()
 
 
 def gabor_fit(atoms: Tensor, steps: int = 200) -> Tensor:
