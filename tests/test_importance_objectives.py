@@ -35,6 +35,7 @@ def test_value_of_the_bound(law, alpha):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_scale_stays_outside_of_the_logarithm(objective):
     """A plate of 10 of 40 data: four times the bound of the ten, and of its gradient."""
+    torch.manual_seed(3)
     vae = pv.build_vae((6,), 2, likelihood="normal", hidden=(8,))
     x = torch.randn(10, 6)
     results = []
@@ -109,6 +110,7 @@ PRIORS = ["normal", "laplace", "spike-slab", "bernoulli", "beta-spike-slab", "va
 
 @pytest.mark.parametrize("prior", PRIORS)
 def test_under_pyros_svi_and_under_fit(prior):
+    torch.manual_seed(0)
     vae = pv.build_vae((6,), 3, prior=prior, likelihood="normal", hidden=(8,), num_data=32, inputs=torch.randn(32, 6))
     x = torch.randn(32, 6)
     svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), pv.IWAE(5))
