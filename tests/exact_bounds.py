@@ -28,7 +28,7 @@ class Normals:
     """z ~ N(0, 1), q = N(loc, e^raw)."""
 
     starts = ((-1.5, 0.5), (2.0, -1.0), (0.1, -2.0))
-    dim, has_path = 1, True
+    dim = 1
 
     def __init__(self, start):
         self.loc, self.raw = double(start[0]), double(start[1])
@@ -48,7 +48,7 @@ class SpikesAndSlabs:
     """z = 0 with probability 0.7, else N(0, 1.5); q with a gate of its own and a Normal slab."""
 
     starts = ((-1.0, -2.5, 0.0), (2.0, -1.2, -0.5), (0.3, 2.0, -1.5))
-    dim, has_path = 1, False
+    dim = 1
 
     def __init__(self, start):
         self.logit, self.loc, self.raw = (double(number) for number in start)
@@ -71,7 +71,7 @@ class Bits:
     """Two bits, of probability 0.3 each; q with a logit for each."""
 
     starts = ((-2.0, 1.5), (2.5, 2.0), (0.5, -2.5))
-    dim, has_path = 2, False
+    dim = 2
 
     def __init__(self, start):
         self.logits = double(*start)
@@ -92,7 +92,7 @@ class Counts:
     """A count of rate 1; q with a rate of its own."""
 
     starts = ((-1.0,), (1.2,), (0.2,))
-    dim, has_path = 1, False
+    dim = 1
 
     def __init__(self, start):
         self.raw = double(*start)
@@ -113,7 +113,7 @@ class Categories:
     """One of three, as a one-hot vector."""
 
     starts = ((2.0, 0.0, -1.0), (-1.5, 1.0, 0.5), (0.0, -2.0, 1.5))
-    dim, has_path = 3, False
+    dim = 3
 
     def __init__(self, start):
         self.logits = double(*start)
@@ -133,7 +133,7 @@ class Rectified:
     """max(0, N(0, 1)); q with a location and a scale of its own."""
 
     starts = ((-0.5, 0.3), (1.5, -1.0), (-1.0, 0.8))
-    dim, has_path = 1, False
+    dim = 1
     nodes, weights = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(150))
 
     def __init__(self, start):

@@ -9,6 +9,7 @@ import torch
 from test_cli import pyrovae
 
 import pyrovae as pv
+from pyrovae.cli.reporting import print_table
 
 TINY = "--epochs 1 --hidden 8 --latent-dim 2 --num-samples 5"
 MODULE = """
@@ -100,3 +101,12 @@ def test_columns_between_commas_semicolons_or_tabs(mark, header, desk):
 
 def test_data_print_as_one_line():
     assert repr(pv.data.digits()) == "Data('digits', train=1437, val=180, test=180, event_shape=(64,))"
+
+
+@pytest.mark.parametrize(("active", "kl", "said"), [(0, 0.3, True), (0, 3.3, False), (2, 0.5, False)])
+def test_a_collapsed_model_is_said_to_be(active, kl, said, capsys):
+    """A code on the simplex has no active unit by variance and carries much; that of a small table the reverse."""
+    vae = pv.build_vae((6,), 2, likelihood="normal", hidden=(4,))
+    numbers = pv.metrics.evaluate(vae, torch.zeros(5, 6), num_samples=2)
+    print_table({**numbers, "active_units": active, "kl": kl})
+    assert ("The code carries less than 1 nat" in capsys.readouterr().out) == said

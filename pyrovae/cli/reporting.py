@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 SEED = click.IntRange(0, 2**63 - 1)
-LITTLE = 0.1  # nats of a datum in its code, below which a model is said to have collapsed
+LITTLE = 1.0  # nats of a datum in its code, below which a model without active units is said to have collapsed
 DRAWS = 1_000_000  # importance samples for a whole test set where --num-samples is not given
 
 
@@ -83,9 +83,9 @@ def print_table(numbers: dict[str, Any]) -> None:
         click.echo(f"  {name:<32} {number:>10}  {unit}")
     if numbers["elbo"] is None:
         click.echo("  A Delta guide gives no bound on log p(x); its KL stands for -log p(z).")
-    elif numbers["kl"] < LITTLE:
+    elif numbers["active_units"] == 0 and numbers["kl"] < LITTLE:
         click.echo(
-            f"  The code carries less than {LITTLE:g} nats of a datum: the decoder hardly reads it. A longer --warmup, "
+            f"  The code carries less than {LITTLE:g} nat of a datum: the decoder hardly reads it. A longer --warmup, "
             f"more --epochs or another --lr may open it."
         )
     click.echo()
