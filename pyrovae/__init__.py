@@ -10,14 +10,29 @@ The pipeline, in the order of the rooms::
     vae          model(x) and guide(x) for Pyro     pv.VAE(prior, likelihood, guide)
     build        the same from names                pv.build_vae((64,), 16, prior="laplace")
     objectives   bounds that Pyro's SVI descends    pv.ELBO(beta=pv.warmup(5))
-    train        the loop around Pyro's SVI         pv.fit(vae, x, epochs=50)
+    infer        Pyro's SVI, compiled               pv.SVI(vae.model, vae.guide, optim, pv.ELBO())
+    train        the loop around SVI                pv.fit(vae, x, epochs=50)
     metrics      bounds and errors, per datum       pv.metrics.log_likelihood(vae, x)
     plots        pictures                           pv.plots.reconstructions(vae, x)
     cli          pyrovae fit | evaluate | encode | sample | compare
 """
 
-from pyrovae import build, data, distributions, guides, likelihoods, metrics, nn, objectives, plots, priors, train
+from pyrovae import (
+    build,
+    data,
+    distributions,
+    guides,
+    infer,
+    likelihoods,
+    metrics,
+    nn,
+    objectives,
+    plots,
+    priors,
+    train,
+)
 from pyrovae.build import build_vae, load, save
+from pyrovae.infer import SVI
 from pyrovae.objectives import ELBO, IWAE, MMD, DReG, Renyi, TotalCorrelation, constant, cyclical, warmup
 from pyrovae.train import fit
 from pyrovae.vae import VAE
@@ -28,6 +43,7 @@ __all__ = [
     "ELBO",
     "IWAE",
     "MMD",
+    "SVI",
     "VAE",
     "DReG",
     "Renyi",
@@ -41,6 +57,7 @@ __all__ = [
     "distributions",
     "fit",
     "guides",
+    "infer",
     "likelihoods",
     "load",
     "metrics",

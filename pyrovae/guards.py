@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -50,15 +51,32 @@ __all__ = [
     "has_own_score_parts",
     "register",
     "same_support",
+    "unchecked",
 ]
 
 # what takes a draw without a path as if it had one; Pyro itself says so only while it validates
 _NEED_RSAMPLE = (RenyiELBO, TraceMeanField_ELBO, TraceTailAdaptive_ELBO, EnergyDistance)
 _UNSAFE_DRAWS = (dist.Logistic, dist.SkewLogistic, dist.SoftLaplace)
 
+_checks = True
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Neither these guards nor Pyro's validation: for steps like one that has passed them."""
+    global _checks
+    before, _checks = _checks, False
+    try:
+        with pyro.validation_enabled(False):
+            yield
+    finally:
+        _checks = before
+
 
 def check_tensors(module: nn.Module, x: torch.Tensor | None = None) -> None:
     """Refuse a module whose tensors have several devices or floating dtypes, and an x that is elsewhere than they."""
+    if not _checks:
+        return
     if x is not None and not isinstance(x, torch.Tensor):
         raise ValueError(f"x must be a torch tensor, got {type(x).__name__}: torch.as_tensor(x, dtype=torch.float32)")
     kinds: dict[Any, str] = {}
@@ -210,7 +228,7 @@ class _Sites(Messenger):
         return super().__enter__()
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if not site_is_subsample(msg):
+        if _checks and not site_is_subsample(msg):
             self.sites[msg["name"]] = msg
             self.look(msg)
 
@@ -235,7 +253,7 @@ class ModelSites(_Sites):
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
         super().__exit__(exc_type, exc_value, traceback)
         replay = next((h for h in reversed(_PYRO_STACK) if isinstance(h, ReplayMessenger) and h.trace), None)
-        if exc_type is None and replay is not None:
+        if _checks and exc_type is None and replay is not None:
             check_sites(self.sites, replay.trace.nodes)  # type: ignore[union-attr]  # it has a trace
 
 
@@ -249,6 +267,8 @@ class GuideSites(_Sites):
 
 def check_sites(model: dict[str, Any], guide: dict[str, Any]) -> None:
     """Raise unless the latent sites of a model and a guide pair up: names (S15), plates (S14), scales, masks (S1)."""
+    if not _checks:
+        return
     p, q = _latent(model), _latent(guide)
     q = {name: site for name, site in q.items() if name in p or not site["infer"].get("is_auxiliary")}
     if set(p) != set(q):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,6 +34,8 @@ class Objective(PyroELBO):
         super().__init__(num_particles=num_particles, max_plate_nesting=1)
         self.epoch: float | None = None
         self.step = 0
+        self.followed: dict[str, Number] = {}  # the arguments that change, met so far
+        self._given: Mapping[str, Tensor] = {}
 
     def terms(self, model: Any, guide: Any, args: Any, kwargs: Any, hard: bool = False) -> tuple[Tensor, Tensor]:
         """The bound of each datum, and what has its gradient, each ``(N,)``; ``hard`` asks for hard gates."""
@@ -69,11 +72,15 @@ class Objective(PyroELBO):
                 raise
             value = math.nan
         if math.isnan(value):
-            raise FloatingPointError(f"step {self.step + 1}: the loss became NaN: {blame(model, guide, args, kwargs)}")
+            raise self.diverged(model, guide, args, kwargs)
         if loss.requires_grad:
             loss.backward()
         self.step += 1
         return value
+
+    def diverged(self, model: Any, guide: Any, args: Any, kwargs: Any) -> FloatingPointError:
+        """What to raise of a loss that is NaN."""
+        return FloatingPointError(f"step {self.step + 1}: the loss became NaN: {blame(model, guide, args, kwargs)}")
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         raise NotImplementedError  # abstract in Pyro, for its loop over particles; here all are drawn at once
@@ -82,6 +89,9 @@ class Objective(PyroELBO):
         """What an argument that may be a schedule is now."""
         if not callable(number):
             return number
+        if name in self._given:
+            return self._given[name]  # type: ignore[return-value]  # a tensor does what a number does
+        self.followed[name] = number
         if getattr(number, "unit", "epochs") == "steps":
             return number(self.step)
         if self.epoch is None:
@@ -90,3 +100,12 @@ class Objective(PyroELBO):
                 f"pyro.infer.SVI, or set the objective's epoch"
             )
         return number(self.epoch)
+
+    @contextmanager
+    def given(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """The arguments of these names are these tensors: the inputs of a graph that is right for all their values."""
+        self._given = values
+        try:
+            yield
+        finally:
+            self._given = {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from pyro.poutine.messenger import Messenger
+from torch import Tensor
 
 from pyrovae.distributions import SpikeSlab
 
@@ -22,7 +23,7 @@ class SpikesFirst(Messenger):
     References: Tonolini, Jensen and Murray-Smith (2020), "Variational sparse coding", section 3.4 and its supplement.
     """
 
-    def __init__(self, weight: float) -> None:
+    def __init__(self, weight: float | Tensor) -> None:
         super().__init__()
         self.weight = weight
         self.found = False
@@ -33,7 +34,7 @@ class SpikesFirst(Messenger):
             fn = fn.base_dist
         if isinstance(fn, SpikeSlab):
             self.found = True
-            if self.weight < 1:
+            if isinstance(self.weight, Tensor) or self.weight < 1:  # a tensor is below 1 at times
                 tempered = SpikeSlab(fn.logits, self._tempered(fn.slab, msg["name"]))
                 msg["fn"] = tempered.to_event(msg["fn"].event_dim) if msg["fn"].event_dim else tempered
 

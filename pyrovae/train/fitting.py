@@ -1,4 +1,4 @@
-"""``fit``: the loop around Pyro's SVI."""
+"""``fit``: the loop around SVI."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import SVI
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from pyrovae import guards
 from pyrovae.data import Data, batches
+from pyrovae.infer import SVI
 from pyrovae.objectives import ELBO, Objective, blame, is_divergence
 from pyrovae.train.checks import (
     Pair,
@@ -53,8 +53,11 @@ def fit(
     callbacks: Sequence[Callable[[Any, int, History], None]] = (),
     seed: int | None = None,
     progress: bool = True,
+    compile: bool | None = None,
+    clip_norm: float | None = None,
+    precision: torch.dtype | None = None,
 ) -> History:
-    """Train by SVI, one ``svi.step`` per batch.
+    """Train by :class:`~pyrovae.SVI`, one ``svi.step`` per batch.
 
     With validation data the weights of the epoch with the least validation loss are kept; without, the last ones.
 
@@ -72,7 +75,10 @@ def fit(
             None runs all epochs.
         callbacks: Each is called as ``callback(vae, epoch, history)`` at the end of every epoch, in ``eval`` mode.
         seed: Of the order and the draws, which then leave torch's own random state as it was; None goes on from there.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar, and what was compiled.
+        compile: Whether the step is compiled: True, False, or None where the run is long enough to earn it back.
+        clip_norm: Largest Euclidean norm of the gradient of all parameters together.
+        precision: ``torch.bfloat16`` has the networks multiply in it, see :class:`~pyrovae.SVI`.
 
     Returns: ``{"epoch", "train_loss", "val_loss", "seconds"}``, one number per epoch; losses in nats per datum, the
         seconds since the start. ``val_loss`` is NaN without validation data.
@@ -99,12 +105,15 @@ def fit(
         functions = (guards.ModelSites()(vae[0]), guards.GuideSites()(vae[1]))
     else:
         functions = (vae.model, vae.guide)
-    svi = SVI(*functions, optim, loss)
-    bound = SVI(*functions, optim, loss.true_bound() if isinstance(loss, Objective) else loss)
-    rest = end_of_schedules(loss, epochs, num_steps(train, batch_size))
+    svi = SVI(*functions, optim, loss, compile=compile, clip_norm=clip_norm, precision=precision)
+    steps_per_epoch = num_steps(train, batch_size)
+    svi.num_steps = epochs * steps_per_epoch if math.isfinite(steps_per_epoch) else None
+    true_bound = loss.true_bound() if isinstance(loss, Objective) else loss
+    bound = SVI(*functions, optim, true_bound, compile=compile, precision=precision)
+    rest = end_of_schedules(loss, epochs, steps_per_epoch)
     history: History = {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []}
     best_loss, best_weights, best_epoch = math.inf, _weights(vae), 0
-    steps = itertools.count(1)
+    steps, told = itertools.count(1), 0
     start = time.perf_counter()
     with _seeded(vae, seed) as generator, tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
         for x in (train, val):
@@ -133,6 +142,9 @@ def fit(
                 best_loss, best_weights, best_epoch = val_loss, _weights(vae), epoch
             bar.set_postfix_str(f"loss {train_loss:.2f}, validation {val_loss:.2f} nats per datum", refresh=False)
             bar.update()
+            if svi.compilations > told and progress:
+                told = svi.compilations
+                bar.write(f"epoch {epoch}: the step was compiled, {svi.compile_seconds:.0f} s so far")
             with _eval_mode(vae), torch.random.fork_rng(devices=_devices(vae)):  # measuring changes no training
                 for callback in callbacks:
                     callback(vae, epoch, history)

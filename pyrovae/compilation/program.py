@@ -1,0 +1,170 @@
+"""A captured graph as compiled code, checked against the run that it was captured from."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyrovae.compilation.capture import Graph, Uncapturable, capture
+from pyrovae.compilation.matmul import faster_products
+
+__all__ = ["Program"]
+
+Entry = tuple[dict[str, Any], str]
+FIRST_PAUSE, LAST_PAUSE = 10, 200  # between two looks, in the time that a look takes: one in 200 in the long run
+TOLERANCE = 1e-3  # of a result's norm: rounding is far below, another model far above
+
+
+class Program:
+    """``program(*inputs)`` does what ``function(*inputs)`` does, compiled, while ``in_place()`` and ``in_mode()``.
+
+    It is captured twice, the second time with the rows of the inputs in another order, and refused where the two
+    differ: then something else than tensors decides what it does. After it is compiled its results are compared with
+    those of the captured run, at the same random draws. All of it leaves torch's random state, and every tensor that
+    the function moves in place, as they were.
+
+    Args:
+        function: Takes tensors and returns tensors, with Pyro inside or not.
+        inputs: Tensors of the shapes and dtypes that it will be called with.
+        module: Where the function is the method of a module, the module.
+        entries: Entries of dictionaries that must stay what they are, as those of modules must.
+
+    ``seconds`` is the time that all this took. A program is no longer to be called once it is not ``still_right()``.
+    Raises: Uncapturable, with the reason.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Sequence[Tensor]],
+        inputs: Sequence[Tensor],
+        module: nn.Module | None = None,
+        entries: Iterable[Entry] = (),
+    ) -> None:
+        start = time.perf_counter()
+        inputs = [x.detach() for x in inputs]
+        self.function = function
+        self._inputs = inputs
+        self._watched: tuple[nn.Module, ...] = (module,) if module is not None else ()
+        graph, expected = self._captured()
+        if not self._captured(rolled=True)[0].same_as(graph):
+            raise Uncapturable("two runs did not do the same: something else than tensors decides what it does")
+        self.graph = graph
+        self._look_for = (time.perf_counter() - start) / 2
+        self._outside = [x.detach() for x in graph.outside]
+        self._code = self._compile(graph)
+        with self._untouched():
+            self._compare(expected, self(*inputs))
+        self._settings = _Entries(
+            (vars(m), name) for m in self._watched for name, v in vars(m).items() if _is_setting(v)
+        )
+        slots = ((slots, name) for m in self._watched for slots in _slots(m) for name in slots)
+        self._tensors = _Entries((*slots, *entries))
+        self._places = [x.data_ptr() for x in graph.outside]
+        self.seconds = time.perf_counter() - start
+        self._pause = FIRST_PAUSE * self._look_for
+        self._next_look = time.perf_counter() + self._pause
+
+    def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
+        with torch.no_grad():
+            return self._code(*inputs, *self._outside)
+
+    def in_mode(self) -> bool:
+        """Whether its modules train, or do not, as when it was captured, and have the numbers that they had."""
+        return self._settings.same()
+
+    def in_place(self) -> bool:
+        """Whether its modules have the tensors, and these the memory, of when it was captured."""
+        return self._tensors.same() and [x.data_ptr() for x in self.graph.outside] == self._places
+
+    def still_right(self) -> bool:
+        """Whether it would be captured as the same graph now; looked at ever more seldom, and True between."""
+        if time.perf_counter() < self._next_look:
+            return True
+        try:
+            same = self._captured()[0].same_as(self.graph)
+        except Uncapturable:
+            same = False
+        self._pause = min(2 * self._pause, LAST_PAUSE * self._look_for)
+        self._next_look = time.perf_counter() + self._pause
+        return same
+
+    def _captured(self, rolled: bool = False) -> tuple[Graph, Sequence[Tensor]]:
+        """The graph, and what the run returned."""
+        results: list[Tensor] = []
+
+        def kept(*inputs: Tensor) -> tuple[Tensor, ...]:
+            results[:] = self.function(*inputs)
+            return tuple(results)
+
+        inputs = [x.roll(1, 0) if rolled and x.dim() else x for x in self._inputs]
+        with self._untouched():
+            graph = capture(kept, inputs)
+        self._watched = tuple(dict.fromkeys((*self._watched, *graph.modules)))
+        return graph, [result.detach() for result in results]
+
+    def _compile(self, graph: Graph) -> Callable[..., Sequence[Tensor]]:
+        from torch import _inductor  # a second to import
+
+        tensors: list[Any] = [*self._inputs, *self._outside]
+        module = copy.deepcopy(graph.module)  # the graph is compared with later runs
+        faster_products(module, tensors)
+        with torch.no_grad():
+            try:
+                # torch's own draws, so that a seed gives the numbers that it gives without compilation
+                return _inductor.compile(module, tensors, options={"fallback_random": True})
+            except Exception as error:  # of a compiler that is not there, or fails, in one of a dozen classes
+                raise Uncapturable(f"it cannot be compiled here: {_first_line(error)}") from error
+
+    def _compare(self, expected: Sequence[Tensor], got: Sequence[Tensor]) -> None:
+        rounding = 10 * max(torch.finfo(x.dtype).eps * x.norm().item() for x in expected)  # of what is zero but for it
+        for a, b in zip(expected, got, strict=True):
+            if not (a.double() - b.double()).norm() <= TOLERANCE * a.double().norm() + rounding:
+                raise Uncapturable(f"compiled it gives {_summary(b)} where it gives {_summary(a)} at the same draws")
+
+    @contextmanager
+    def _untouched(self) -> Iterator[None]:
+        """Random state and tensors are put back."""
+        tensors = dict.fromkeys(x for module in self._watched for x in (*module.parameters(), *module.buffers()))
+        before = [x.detach().clone() for x in tensors]
+        devices = {x.device for x in self._inputs if x.is_cuda}
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
+        with torch.no_grad():
+            for tensor, value in zip(tensors, before, strict=True):
+                tensor.copy_(value)
+
+
+class _Entries:
+    """Entries of dictionaries, and what they were."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self._entries = list(entries)
+        self._values = [entries[name] for entries, name in self._entries]
+
+    def same(self) -> bool:
+        return all(map(operator.is_, [entries.get(name) for entries, name in self._entries], self._values))
+
+
+def _is_setting(value: Any) -> bool:
+    return isinstance(value, bool | int | float | str)
+
+
+def _slots(module: nn.Module) -> tuple[dict[str, Any], ...]:
+    """Where a module keeps its tensors and its parts."""
+    return module._parameters, module._buffers, module._modules
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _summary(x: Tensor) -> str:
+    return f"{x.item():.6g}" if x.numel() == 1 else f"norm {x.norm().item():.6g}"

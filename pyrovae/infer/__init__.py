@@ -1,0 +1,5 @@
+"""Pyro's SVI, fast."""
+
+from pyrovae.infer.svi import SVI
+
+__all__ = ["SVI"]

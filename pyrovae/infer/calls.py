@@ -1,0 +1,76 @@
+"""What SVI knows of the calls that look alike: how many there were, how long they took, how they are compiled."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from pyrovae import guards
+from pyrovae.compilation import Program
+
+__all__ = ["Calls", "flatten"]
+
+
+class Calls:
+    """Those of one method with arguments of one signature."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.count = 0
+        self.timings, self.seconds, self.fastest = 0, 0.0, math.inf  # of those that ran as they are
+        self.programs: list[Program] = []  # one for each mode
+        self.params: list[Tensor] = []  # whose gradients a program returns, after
+        self.num_values = 1  # this many losses
+        self.container: Any = None  # what holds them, where they are several
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Without the checks."""
+        start = time.perf_counter()
+        with guards.unchecked():
+            yield
+        took = time.perf_counter() - start
+        self.timings, self.seconds, self.fastest = self.timings + 1, self.seconds + took, min(self.fastest, took)
+
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """As the first calls are."""
+        yield
+
+    def take(self, loss: Any) -> tuple[Tensor, ...]:
+        """The losses of a run that is captured, as tensors."""
+        values = loss if isinstance(loss, tuple) else (loss,)
+        self.num_values = len(values)
+        self.container = None if not isinstance(loss, tuple) else type(loss)
+        return tuple(v.detach() if isinstance(v, Tensor) else torch.tensor(float(v)) for v in values)
+
+
+def flatten(args: Any, kwargs: Any) -> tuple[Any, Sequence[Tensor], Callable[[Sequence[Tensor]], Any]]:
+    """What calls that look alike have in common, their tensors, and what makes arguments of such tensors again."""
+    if not kwargs and all(isinstance(arg, Tensor) for arg in args):
+        return tuple([(x.shape, x.dtype, x.device) for x in args]), args, lambda tensors: (tuple(tensors), {})
+    leaves, structure = pytree.tree_flatten((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    signature = tuple((x.shape, x.dtype, x.device) if isinstance(x, Tensor) else _key(x) for x in leaves)
+
+    def rebuild(inputs: Sequence[Tensor]) -> Any:
+        left = iter(inputs)
+        return pytree.tree_unflatten([next(left) if isinstance(x, Tensor) else x for x in leaves], structure)
+
+    return (signature, structure), tensors, rebuild
+
+
+def _key(x: Any) -> Any:
+    """Of what is no tensor: itself, or, where it cannot be a key, which object it is."""
+    try:
+        hash(x)
+    except TypeError:
+        return type(x), id(x)
+    return type(x), x

@@ -1,0 +1,264 @@
+"""``SVI``: Pyro's, with one optimizer for all parameters and the loss and its gradient as one compiled graph."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.util import warn_if_nan
+from torch import Tensor, nn
+
+from pyrovae.compilation import Program, Uncapturable, backwards
+from pyrovae.infer.calls import Calls, flatten
+from pyrovae.infer.optimizer import Grouped
+from pyrovae.infer.precision import networks_in
+from pyrovae.objectives import Objective
+
+__all__ = ["SVI"]
+
+CHECKED = 2  # calls of each signature with Pyro's validation and the guards of pyrovae
+MOST = 8  # compilations, after which what is new runs as it is
+SAVED = 0.4  # of a step, at least, by compiling it
+SECONDS = 10.0  # to compile a step, before one was compiled
+
+
+class SVI(pyro.infer.SVI):
+    r"""Stochastic variational inference: ``pyro.infer.SVI`` at the speed of a compiled hand-written loop.
+
+    The loss of a batch and its gradient are recorded once as a graph of tensor operations, with no Pyro and no Python
+    left in it, and compiled. All parameters are stepped by one torch optimizer, fused where torch can.
+
+    Args:
+        model: p(x, z), a function with Pyro statements: a method of a module, or a function that calls ``pyro.module``.
+        guide: q(z|x), likewise.
+        optim: Any optimizer of ``pyro.optim``, with its schedulers and per-parameter arguments.
+        loss: An objective of ``pyrovae`` or of Pyro, or a function of model, guide and what they are called with.
+        compile: True compiles at once and raises where it cannot be; False never compiles. None compiles when the steps
+            taken have lasted as long as compiling does, about ten seconds, or when ``num_steps`` says that it will pay;
+            where it cannot be it warns once, says why, and goes on without.
+        clip_norm: Largest Euclidean norm of the gradient of all parameters together.
+        accumulate: Calls of ``step`` whose gradients are added up for one step of the optimizer.
+        precision: ``torch.bfloat16`` has the networks multiply in it; densities and sums stay in float32.
+
+    A step is right, compiled or not, for batches of any size, in ``train`` and in ``eval`` mode, after ``.double()``
+    and at any learning rate; each shape and mode is compiled once, up to eight, where it pays. The value of a schedule
+    of the objective is an input of the graph, and so is each parameter, buffer and tensor from outside; a number or a
+    flag of a module that changes is followed. Where Python reads the value of a tensor, or draws, nothing is compiled.
+    What model and guide take from elsewhere in Python is taken to stay: whether it did is looked at ever more seldom,
+    and what has changed is compiled anew, with a warning.
+
+    A seed gives the same numbers compiled and not. The first two steps of each shape run with Pyro's validation and the
+    guards of ``pyrovae``, the others without. A loss that is NaN raises FloatingPointError under an objective of
+    ``pyrovae``, with the parameters as they were; under Pyro's it is a warning, as there.
+
+    Attributes: ``compilations`` and ``compile_seconds``, how often and how long; ``num_steps``, calls of ``step`` still
+        to come, where that is known.
+    Raises: ValueError for an argument out of its range; RuntimeError when ``compile=True`` cannot be.
+    See also: :func:`~pyrovae.fit`.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        optim: pyro.optim.PyroOptim,
+        loss: Any,
+        loss_and_grads: Any = None,
+        *,
+        compile: bool | None = None,
+        clip_norm: float | None = None,
+        accumulate: int = 1,
+        precision: torch.dtype | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if compile not in (None, True, False):
+            raise ValueError(f"compile must be True, False or None, got {compile!r}")
+        if clip_norm is not None and not 0 < clip_norm < math.inf:
+            raise ValueError(f"clip_norm must be positive, got {clip_norm}")
+        if not isinstance(accumulate, int) or accumulate < 1:
+            raise ValueError(f"accumulate must be a whole number, at least 1, got {accumulate!r}")
+        super().__init__(model, guide, optim, loss, loss_and_grads, **kwargs)
+        self.objective = loss
+        self.compile, self.clip_norm, self.accumulate = compile, clip_norm, accumulate
+        self.num_steps: float | None = None
+        self.compilations, self.compile_seconds = 0, 0.0
+        self._precision = networks_in(precision)
+        self._calls: dict[Any, Calls] = {}
+        self._eager: set[str] = set()  # what cannot be compiled
+        self._params: dict[Tensor, None] = {}  # met so far, in their order
+        self._names: set[str] = set()  # theirs in Pyro's store
+        self._optimizer: Grouped | None = None
+        self._num_added = 0
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """The loss of a batch, in nats summed over it, and one step on it; the arguments go to model and guide."""
+        loss = self._run("step", args, kwargs)
+        if self.num_steps is not None:
+            self.num_steps -= 1
+        self._num_added += 1
+        if self._num_added == self.accumulate:
+            self._num_added = 0
+            self._update()
+        return loss
+
+    def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """The loss of a batch, and nothing else."""
+        with torch.no_grad():
+            return self._run("evaluate_loss", args, kwargs)
+
+    def _run(self, what: str, args: Any, kwargs: Any) -> Any:
+        """A loss as a number, or a tuple of them; under ``step`` its gradient is added to the parameters'."""
+        signature, tensors, rebuild = flatten(args, kwargs)
+        calls = self._calls.setdefault((what, signature), Calls(what))
+        calls.count += 1
+        program = self._program(calls, tensors, rebuild) if calls.count > CHECKED else None
+        if program is None:
+            with calls.timed() if calls.count > CHECKED else calls.checked():
+                return self._step_as_it_is(args, kwargs) if what == "step" else self._loss_as_it_is(args, kwargs)
+        outputs = program(*tensors, *self._scheduled().values())
+        values = [value.item() for value in outputs[: calls.num_values]]
+        if what == "step":
+            self._check(values, args, kwargs)
+            for param, grad in zip(calls.params, outputs[calls.num_values :], strict=True):
+                param.grad = grad if param.grad is None else param.grad + grad
+        return values[0] if calls.container is None else calls.container(values)
+
+    def _update(self) -> None:
+        """One step of the optimizer on the gradients, which are then gone."""
+        params = list(self._params)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(params, self.clip_norm)
+        if self._optimizer is None:
+            self.optim(params)  # makes an optimizer of each parameter that it has not seen
+            self._optimizer = Grouped(self.optim, params)
+        else:
+            self._optimizer.step()
+        for param in params:
+            param.grad = None
+
+    def _step_as_it_is(self, args: Any, kwargs: Any) -> Any:
+        with self._precision, poutine.trace(param_only=True) as met:
+            loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
+        self._names.update(met.trace.nodes)
+        sites: Any = met.trace.nodes.values()
+        params = dict.fromkeys(site["value"].unconstrained() for site in sites)
+        if not params.keys() <= self._params.keys():
+            store: Any = pyro.get_param_store()
+            kept = {id(param) for _, param in store.named_parameters()}
+            self._params = {param: None for param in (*self._params, *params) if id(param) in kept}
+            self._optimizer = None
+        return _numbers(loss)
+
+    def _loss_as_it_is(self, args: Any, kwargs: Any) -> Any:
+        with self._precision:
+            return _numbers(self.loss(self.model, self.guide, *args, **kwargs))
+
+    def _check(self, values: Sequence[Any], args: Any, kwargs: Any) -> None:
+        """What ``loss_and_grads`` does about a loss that is NaN."""
+        if isinstance(self.objective, Objective):
+            if math.isnan(values[0]):
+                raise self.objective.diverged(self.model, self.guide, args, kwargs)
+            self.objective.step += 1
+        for value in values:
+            warn_if_nan(value, "loss")
+
+    def _scheduled(self) -> dict[str, Tensor]:
+        """What the schedules of the objective are at now."""
+        if not isinstance(self.objective, Objective):
+            return {}
+        numbers = self.objective.followed
+        return {name: torch.tensor(self.objective.now(name, number)) for name, number in numbers.items()}
+
+    def _program(self, calls: Calls, tensors: Sequence[Tensor], rebuild: Any) -> Program | None:
+        """The compiled calls of a signature, compiled now where it is time; None where they are not."""
+        if self.compile is False or calls.what in self._eager or _PYRO_STACK:
+            return None
+        if not all(program.in_place() for program in calls.programs):
+            calls.programs, calls.count = [], 1  # new tensors are met as the first ones were
+            return None
+        program = next((program for program in calls.programs if program.in_mode()), None)
+        if program is not None and not program.still_right():
+            warnings.warn(
+                f"pv.SVI: what the model and the guide do in {calls.what} has changed: compiling it anew", stacklevel=4
+            )
+            calls.programs.remove(program)
+        elif program is not None or not self._pays(calls):
+            return program
+        if self.compilations == MOST:
+            self._give_up(calls.what, f"{MOST} shapes, modes or changes were compiled, and this is one more")
+            return None
+        return self._compiled(calls, tensors, rebuild)
+
+    def _pays(self, calls: Calls) -> bool:
+        """Whether compiling costs less than it saves, or, of steps whose number is not known, than they have cost."""
+        if self.compile and calls.what == "step":
+            return True
+        if calls.timings < 3:
+            return False
+        seconds = self.compile_seconds / self.compilations if self.compilations else SECONDS
+        if self.num_steps is None or calls.what != "step":
+            return calls.seconds > seconds
+        num_steps = sum(each.count for each in self._calls.values() if each.what == "step")
+        return SAVED * calls.fastest * self.num_steps * calls.count / num_steps > seconds
+
+    def _compiled(self, calls: Calls, tensors: Sequence[Tensor], rebuild: Any) -> Program | None:
+        scheduled = self._scheduled()
+        params = list(self._params)
+
+        def values_and_grads(*inputs: Tensor) -> tuple[Tensor, ...]:
+            args, kwargs = rebuild(inputs[: len(tensors)])
+            given = dict(zip(scheduled, inputs[len(tensors) :], strict=True))
+            with self._precision, backwards() as roots:
+                loss = self._loss(calls.what, given, args, kwargs)
+            values = calls.take(loss)
+            if calls.what != "step":
+                return values
+            if not (roots and params):
+                return values
+            grads = torch.autograd.grad(roots, params, allow_unused=True)
+            used = {param: grad for param, grad in zip(params, grads, strict=True) if grad is not None}
+            calls.params = list(used)
+            return (*values, *used.values())
+
+        store: Any = pyro.get_param_store()
+        entries = [(vars(store), "_params"), *((store._params, name) for name in self._names if name in store)]
+        owner = getattr(self.model, "__self__", self.model)
+        module = owner if isinstance(owner, nn.Module) else None
+        try:
+            program = Program(values_and_grads, [*tensors, *scheduled.values()], module, entries)
+        except Exception as error:  # the same step has run as it is: whatever this is, it is about compiling
+            self._give_up(calls.what, str(error) if isinstance(error, Uncapturable) else repr(error), error)
+            return None
+        calls.programs.append(program)
+        self.compilations += 1
+        self.compile_seconds += program.seconds
+        return program
+
+    def _loss(self, what: str, given: dict[str, Tensor], args: Any, kwargs: Any) -> Any:
+        if not isinstance(self.objective, Objective):
+            return (self.loss_and_grads if what == "step" else self.loss)(self.model, self.guide, *args, **kwargs)
+        with self.objective.given(given):
+            if what != "step":
+                return self.objective.loss(self.model, self.guide, *args, **kwargs)
+            loss = self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
+            loss.backward()
+            return loss
+
+    def _give_up(self, what: str, why: str, error: Exception | None = None) -> None:
+        if self.compile and what == "step":
+            raise RuntimeError(f"compile=True, but {what} cannot be compiled: {why}") from error
+        warnings.warn(f"pv.SVI: {what} runs without compilation from here on: {why}", stacklevel=6)
+        self._eager.add(what)
+
+
+def _numbers(loss: Any) -> Any:
+    """Numbers of a loss, or of Pyro's losses that are several."""
+    if isinstance(loss, tuple):
+        return type(loss)(map(_numbers, loss))
+    return loss.item() if isinstance(loss, Tensor) else loss
