@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import side_by_side as bench
 import torch
-from models import images, pyrovae, pythae
+from models import SCALE_FLOOR, images, pyrovae, pythae
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,27 +24,28 @@ SIZES = (784, 400, 50)
 NUM_TRAIN = 2000
 
 
-def trained(turns: bench.Turns) -> pv.VAE:
+def trained(turns: bench.Turns, epochs: int) -> pv.VAE:
     """The same weights in every process."""
     vae = pyrovae(SIZES)
     turns.parameters = sum(p.numel() for p in vae.parameters())
-    pv.fit(vae, images(NUM_TRAIN), epochs=5, seed=0, progress=False, compile=False)
+    if epochs:
+        pv.fit(vae, images(NUM_TRAIN), epochs=epochs, seed=0, progress=False, compile=False)
     return vae
 
 
-def pyrovae_likelihood(turns: bench.Turns, num_data: int, num_samples: int) -> NoReturn:
-    vae, x = trained(turns), images(NUM_TRAIN + num_data)[NUM_TRAIN:]
+def pyrovae_likelihood(turns: bench.Turns, num_data: int, num_samples: int, epochs: int = 0) -> NoReturn:
+    vae, x = trained(turns, epochs), images(NUM_TRAIN + num_data)[NUM_TRAIN:]
     while True:
         turns(-pv.metrics.log_likelihood(vae, x, num_samples).mean().item())
 
 
-def pythae_likelihood(turns: bench.Turns, num_data: int, num_samples: int, batch_size: int) -> NoReturn:
-    vae, x = trained(turns), images(NUM_TRAIN + num_data)[NUM_TRAIN:]
+def pythae_likelihood(turns: bench.Turns, num_data: int, num_samples: int, epochs: int, batch_size: int) -> NoReturn:
+    vae, x = trained(turns, epochs), images(NUM_TRAIN + num_data)[NUM_TRAIN:]
     guide = vae.posterior
 
     def encode(x: Tensor) -> tuple[Tensor, Tensor]:
         loc, raw = guide.head(guide.network(x)).chunk(2, -1)
-        return loc, 2 * (functional.softplus(raw) + 1e-5).log()
+        return loc, 2 * (functional.softplus(raw) + SCALE_FLOOR).log()
 
     model = pythae(encode, vae.likelihood.network, SIZES)
     with torch.no_grad():
@@ -54,8 +55,8 @@ def pythae_likelihood(turns: bench.Turns, num_data: int, num_samples: int, batch
 
 def main() -> None:
     args = bench.parse(bench.arguments("Seconds and memory of a log-likelihood.", rounds=5))
-    num_data, num_samples = (2, 100) if args.smoke else (50, 5000)
-    task = {"num_data": num_data, "num_samples": num_samples}
+    num_data, num_samples, epochs = (2, 100, 1) if args.smoke else (50, 5000, 5)
+    task = {"num_data": num_data, "num_samples": num_samples, "epochs": epochs}
     entered = {
         f"pythae, batches of {batch_size}": bench.Contestant(
             pythae_likelihood, {**task, "batch_size": batch_size}, ("pythae.models",)

@@ -1,8 +1,8 @@
 """The same VAE for each library that the benchmarks compare, as its own users write it, and the data.
 
 One network for all: ReLU layers, or two convolutions of stride 2 each way; a Bernoulli likelihood of logits and a
-Normal guide; torch's default initialisation. Two things differ, as they do for users: pyrovae makes the scale of the
-guide by softplus, the others by the exponential of a log-variance; pythae has probabilities in place of logits.
+Normal guide whose scale is the softplus of what the encoder gives, as in pyrovae; torch's default initialisation. That
+of pythae differs, as its classes ask for: a log-variance in place of the scale, and probabilities in place of logits.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from torch.nn import functional
 import pyrovae as pv
 
 IMAGE = (1, 28, 28)
+SCALE_FLOOR = 1e-5
 
 
 def images(num: int, width: int = 784) -> Tensor:
     """``(num, width)`` of 0 and 1: MNIST where ``PYROVAE_DATA`` is set, else noisy copies of ten patterns."""
     if width == 784 and "PYROVAE_DATA" in os.environ:
         data = pv.data.mnist()
-        return torch.cat([data.train, data.val, data.test])[:num]
+        return torch.cat([data.train, data.val, data.test])[:num].clone()  # the rest is not kept
     random = np.random.default_rng(0)
     patterns = np.where(random.random((10, width)) < 0.2, 0.9, 0.02)
     return torch.from_numpy(random.binomial(1, patterns[random.integers(10, size=num)])).float()
@@ -48,7 +49,7 @@ def pyrovae(sizes: Sequence[int], prior: str = "normal", conv: bool = False, **o
 
 
 def networks(sizes: Sequence[int], conv: bool = False) -> tuple[nn.Module, nn.Module]:
-    """An encoder to means and log-variances, and a decoder to logits."""
+    """An encoder to means and what becomes scales, and a decoder to logits."""
     torch.manual_seed(0)
     *hidden, dim = sizes[1:]
     if not conv:
@@ -77,9 +78,10 @@ class ByHand(nn.Module):
         self.encoder, self.decoder = encoder, decoder
 
     def forward(self, x: Tensor) -> Tensor:
-        loc, log_var = self.encoder(x).chunk(2, -1)
-        z = loc + (0.5 * log_var).exp() * torch.randn_like(loc)
-        kl = 0.5 * (loc.square() + log_var.exp() - 1 - log_var).sum()
+        loc, raw = self.encoder(x).chunk(2, -1)
+        scale = functional.softplus(raw) + SCALE_FLOOR
+        z = loc + scale * torch.randn_like(loc)
+        kl = (0.5 * (loc.square() + scale.square() - 1) - scale.log()).sum()
         return functional.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum") + kl
 
 
@@ -100,8 +102,8 @@ class Pyro(nn.Module):
     def guide(self, x: Tensor) -> None:
         pyro.module("encoder", self.encoder)
         with pyro.plate("data", len(x)):
-            loc, log_var = self.encoder(x).chunk(2, -1)
-            pyro.sample("z", dist.Normal(loc, (0.5 * log_var).exp()).to_event(1))
+            loc, raw = self.encoder(x).chunk(2, -1)
+            pyro.sample("z", dist.Normal(loc, functional.softplus(raw) + SCALE_FLOOR).to_event(1))
 
 
 def pythae(encode: Callable[[Tensor], Sequence[Tensor]], decoder: nn.Module, sizes: Sequence[int]) -> Any:

@@ -68,7 +68,7 @@ class Times:
     seconds: list[float] = field(default_factory=list)  # of a step
     cores: list[float] = field(default_factory=list)  # CPU seconds of each second
     memory: list[float] = field(default_factory=list)  # resident after the round, in MB
-    peak: float = 0.0  # the most that was ever resident, in MB
+    peak: float = 0.0  # the most that was resident in a round, in MB
 
     @classmethod
     def after(cls, warm_up: int, answer: dict[str, Any]) -> Times:
@@ -80,7 +80,7 @@ class Times:
         self.seconds.append(answer["seconds"] / steps)
         self.cores.append(answer["cpu"] / answer["seconds"])
         self.memory.append(answer["memory"])
-        self.peak = answer["peak"]
+        self.peak = max(self.peak, answer["peak"])
 
     @property
     def start_up(self) -> float:
@@ -126,6 +126,7 @@ class Turns:
         if not request:
             raise SystemExit  # the parent has seen enough
         self._left = json.loads(request)
+        _reset_peak()
         self._start, self._cpu = time.perf_counter(), time.process_time()
 
 
@@ -284,6 +285,13 @@ def _status(name: str) -> float:
     if path.exists():  # ru_maxrss would count the parent's memory, from which a process starts
         return int(re.findall(rf"{name}:\s+(\d+) kB", path.read_text())[0]) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def _reset_peak() -> None:
+    """VmHWM counts from now on, where the system can: data that were read and dropped are no part of a step."""
+    path = Path("/proc/self/clear_refs")
+    if path.exists():
+        path.write_text("5")
 
 
 class Band(NamedTuple):

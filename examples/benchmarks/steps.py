@@ -28,7 +28,7 @@ from typing import Any, NoReturn
 import pyro
 import side_by_side as bench
 import torch
-from models import ByHand, Halves, Pyro, batches, networks, pyrovae, pythae
+from models import SCALE_FLOOR, ByHand, Halves, Pyro, batches, networks, pyrovae, pythae
 from pyro.infer import SVI, Trace_ELBO
 
 import pyrovae as pv
@@ -112,8 +112,8 @@ def numpyro_svi(turns: bench.Turns, sizes: Sequence[int], batch_size: int) -> No
     def guide(x: Any) -> None:
         encode = numpyro.module("encoder", encoder, (batch_size, sizes[0]))
         with numpyro.plate("data", batch_size):
-            loc, log_var = jax.numpy.split(encode(x), 2, axis=-1)
-            numpyro.sample("z", dist.Normal(loc, jax.numpy.exp(0.5 * log_var)).to_event(1))
+            loc, raw = jax.numpy.split(encode(x), 2, axis=-1)
+            numpyro.sample("z", dist.Normal(loc, jax.nn.softplus(raw) + SCALE_FLOOR).to_event(1))
 
     svi = numpyro.infer.SVI(model, guide, numpyro.optim.Adam(1e-3), numpyro.infer.Trace_ELBO())
     passes = batches(sizes, batch_size)
