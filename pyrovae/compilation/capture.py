@@ -136,6 +136,9 @@ def _lift(module: GraphModule) -> tuple[Tensor, ...]:
             last = [outside[id(tensor)][1]]
         node.replace_all_uses_with(outside[id(tensor)][1])
         graph.erase_node(node)
+    for name in {*vars(module), *module._parameters, *module._buffers} - {str(n.target) for n in graph.nodes}:
+        if isinstance(getattr(module, name, None), Tensor):
+            delattr(module, name)  # the compiler takes each for an input
     module.recompile()
     return tuple(tensor for tensor, _ in outside.values())
 

@@ -18,7 +18,7 @@ from pyrovae.compilation.matmul import faster_products
 __all__ = ["Program"]
 
 Entry = tuple[dict[str, Any], str]
-FIRST_PAUSE, LAST_PAUSE = 10, 200  # between two looks, in the time that a look takes: one in 200 in the long run
+FIRST_PAUSE, LAST_PAUSE = 10, 200  # running between two looks, in the time that a look takes
 TOLERANCE = 1e-3  # of a result's norm: rounding is far below, another model far above
 
 
@@ -58,6 +58,7 @@ class Program:
         self.graph = graph
         self._look_for = (time.perf_counter() - start) / 2
         self._outside = [x.detach() for x in graph.outside]
+        self._ran = 0.0  # seconds
         self._code = self._compile(graph)
         with self._untouched():
             self._compare(expected, self(*inputs))
@@ -69,11 +70,14 @@ class Program:
         self._places = [x.data_ptr() for x in graph.outside]
         self.seconds = time.perf_counter() - start
         self._pause = FIRST_PAUSE * self._look_for
-        self._next_look = time.perf_counter() + self._pause
+        self._next_look = self._ran + self._pause
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
+        start = time.perf_counter()
         with torch.no_grad():
-            return self._code(*inputs, *self._outside)
+            results = self._code(*inputs, *self._outside)
+        self._ran += time.perf_counter() - start
+        return results
 
     def in_mode(self) -> bool:
         """Whether its modules train, or do not, as when it was captured, and have the numbers that they had."""
@@ -85,14 +89,14 @@ class Program:
 
     def still_right(self) -> bool:
         """Whether it would be captured as the same graph now; looked at ever more seldom, and True between."""
-        if time.perf_counter() < self._next_look:
+        if self._ran < self._next_look:
             return True
         try:
             same = self._captured()[0].same_as(self.graph)
         except Uncapturable:
             same = False
         self._pause = min(2 * self._pause, LAST_PAUSE * self._look_for)
-        self._next_look = time.perf_counter() + self._pause
+        self._next_look = self._ran + self._pause
         return same
 
     def _captured(self, rolled: bool = False) -> tuple[Graph, Sequence[Tensor]]:
