@@ -106,19 +106,24 @@ def test_compiled_code_gives_the_eager_losses_and_gradients(prior):
     svi = assert_same_run(pv.ELBO, [data()] * 8, prior=prior, compile=True)
     assert svi.compilations == 1
     assert svi.compile_seconds > 0
-    program = next(iter(svi._calls.values())).programs[0]
+    program = next(iter(svi._calls.values())).compiled[0].program
     assert {node.op for node in program.graph.module.graph.nodes} <= {
         "placeholder",
         "call_function",
         "get_attr",
         "output",
     }
+    module = vae(prior)
+    # gradients that are to be added up are what the graph returns
+    adding = pv.SVI(module.model, module.guide, adam(), pv.ELBO(), accumulate=100, compile=True)
+    losses(adding, [data()] * 4)
+    compiled = next(iter(adding._calls.values())).compiled[0]
     torch.manual_seed(5)
-    loss, *grads = program(data(seed=3))
+    (loss,), grads = compiled([data(seed=3)])
     torch.manual_seed(5)
-    expected = svi.objective.differentiable_loss(svi.model, svi.guide, data(seed=3))
-    params = next(iter(svi._calls.values())).params
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    expected = pv.ELBO().differentiable_loss(module.model, module.guide, data(seed=3))
+    params = compiled.params
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
     for grad, exact in zip(grads, torch.autograd.grad(expected, params), strict=True):
         assert torch.allclose(grad, exact, rtol=1e-5, atol=1e-5 * exact.abs().max())
 
@@ -473,7 +478,7 @@ def test_networks_in_bfloat16_and_densities_in_float32(recorded):
     got = losses(svi, [data()] * 6)
     assert got != pytest.approx(expected, rel=1e-6)
     assert got == pytest.approx(expected, rel=1e-2)
-    nodes = next(iter(svi._calls.values())).programs[0].graph.module.graph.nodes
+    nodes = next(iter(svi._calls.values())).compiled[0].program.graph.module.graph.nodes
     assert sum(node.target is torch.ops.aten._to_copy.default for node in nodes) > 4
     assert all(p.dtype == torch.float32 for p in rough.parameters())
     with pytest.raises(ValueError, match=r"precision must be torch.bfloat16"):

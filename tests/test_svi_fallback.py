@@ -168,7 +168,7 @@ def test_a_site_that_comes_later_is_noticed(recorded):
     [svi.step(X) for _ in range(6)]
     assert len(calls) == seen  # Python does not run any more
     model.more = True
-    program = next(iter(svi._calls.values())).programs[0]
+    program = next(iter(svi._calls.values())).compiled[0].program
     program._next_look = 0.0
     with pytest.warns(UserWarning, match="what the model and the guide do in step has changed: compiling it anew"):
         later = svi.step(X)
@@ -189,7 +189,7 @@ def test_it_is_looked_at_ever_more_seldom(recorded):
     )
     for _ in range(4):
         svi.step(X)
-    program = next(iter(svi._calls.values())).programs[0]
+    program = next(iter(svi._calls.values())).compiled[0].program
     pauses = []
     for _ in range(7):
         program._next_look = 0.0

@@ -35,6 +35,7 @@ class Program:
         inputs: Tensors of the shapes and dtypes that it will be called with.
         module: Where the function is the method of a module, the module.
         entries: Entries of dictionaries that must stay what they are, as those of modules must.
+        moved: Tensors that the function moves in place, besides the buffers of modules, in groups of like scales.
 
     ``seconds`` is the time that all this took. A program is no longer to be called once it is not ``still_right()``.
     Raises: Uncapturable, with the reason.
@@ -46,11 +47,13 @@ class Program:
         inputs: Sequence[Tensor],
         module: nn.Module | None = None,
         entries: Iterable[Entry] = (),
+        moved: Sequence[Sequence[Tensor]] = (),
     ) -> None:
         start = time.perf_counter()
         inputs = [x.detach() for x in inputs]
         self.function = function
         self._inputs = inputs
+        self._moved = moved
         self._watched: tuple[nn.Module, ...] = (module,) if module is not None else ()
         graph, expected = self._captured()
         if not self._captured(rolled=True)[0].same_as(graph):
@@ -61,7 +64,8 @@ class Program:
         self._ran = 0.0  # seconds
         self._code = self._compile(graph)
         with self._untouched():
-            self._compare(expected, self(*inputs))
+            got = [*self(*inputs), *self._positions()]
+        self._compare(expected, got)
         self._settings = _Entries(
             (vars(m), name) for m in self._watched for name, v in vars(m).items() if _is_setting(v)
         )
@@ -110,6 +114,7 @@ class Program:
         inputs = [x.roll(1, 0) if rolled and x.dim() else x for x in self._inputs]
         with self._untouched():
             graph = capture(kept, inputs)
+            results += self._positions()
         self._watched = tuple(dict.fromkeys((*self._watched, *graph.modules)))
         return graph, [result.detach() for result in results]
 
@@ -132,10 +137,14 @@ class Program:
             if not (a.double() - b.double()).norm() <= TOLERANCE * a.double().norm() + rounding:
                 raise Uncapturable(f"compiled it gives {_summary(b)} where it gives {_summary(a)} at the same draws")
 
+    def _positions(self) -> list[Tensor]:
+        return [torch.cat([x.detach().flatten() for x in group]) for group in self._moved]
+
     @contextmanager
     def _untouched(self) -> Iterator[None]:
         """Random state and tensors are put back."""
-        tensors = dict.fromkeys(x for module in self._watched for x in (*module.parameters(), *module.buffers()))
+        owned = (x for module in self._watched for x in (*module.parameters(), *module.buffers()))
+        tensors = dict.fromkeys((*owned, *(x for group in self._moved for x in group)))
         before = [x.detach().clone() for x in tensors]
         devices = {x.device for x in self._inputs if x.is_cuda}
         with torch.random.fork_rng(devices=list(devices)):

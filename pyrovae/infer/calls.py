@@ -14,8 +14,9 @@ from torch.utils import _pytree as pytree
 
 from pyrovae import guards
 from pyrovae.compilation import Program
+from pyrovae.infer.optimizer import AdamUpdate
 
-__all__ = ["Calls", "flatten"]
+__all__ = ["Calls", "Compiled", "flatten"]
 
 
 class Calls:
@@ -25,10 +26,7 @@ class Calls:
         self.what = what
         self.count = 0
         self.timings, self.seconds, self.fastest = 0, 0.0, math.inf  # of those that ran as they are
-        self.programs: list[Program] = []  # one for each mode
-        self.params: list[Tensor] = []  # whose gradients a program returns, after
-        self.num_values = 1  # this many losses
-        self.container: Any = None  # what holds them, where they are several
+        self.compiled: list[Compiled] = []  # one for each mode
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -44,12 +42,36 @@ class Calls:
         """As the first calls are."""
         yield
 
+
+class Compiled:
+    """A program of them, and what it returns: losses, and then the gradients of parameters, or it has moved these."""
+
+    program: Program
+
+    def __init__(self, updates: Sequence[AdamUpdate]) -> None:
+        self.updates = updates
+        self.params: list[Tensor] = []
+        self._num_losses = 1
+        self._container: Any = None  # of losses that are several
+
     def take(self, loss: Any) -> tuple[Tensor, ...]:
-        """The losses of a run that is captured, as tensors."""
-        values = loss if isinstance(loss, tuple) else (loss,)
-        self.num_values = len(values)
-        self.container = None if not isinstance(loss, tuple) else type(loss)
-        return tuple(v.detach() if isinstance(v, Tensor) else torch.tensor(float(v)) for v in values)
+        """The losses of the run that is captured, as tensors."""
+        losses = loss if isinstance(loss, tuple) else (loss,)
+        self._num_losses, self._container = len(losses), type(loss) if isinstance(loss, tuple) else None
+        return tuple(v.detach() if isinstance(v, Tensor) else torch.tensor(float(v)) for v in losses)
+
+    def holds(self) -> bool:
+        """Whether the tensors are those that it was captured with."""
+        return self.program.in_place() and all(update.holds() for update in self.updates)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> tuple[list[float], Sequence[Tensor]]:
+        """The losses and the gradients."""
+        outputs = self.program(*inputs, *[update.inputs() for update in self.updates])
+        return [loss.item() for loss in outputs[: self._num_losses]], outputs[self._num_losses :]
+
+    def pack(self, losses: list[float]) -> Any:
+        """As the objective gives them."""
+        return losses[0] if self._container is None else self._container(losses)
 
 
 def flatten(args: Any, kwargs: Any) -> tuple[Any, Sequence[Tensor], Callable[[Sequence[Tensor]], Any]]:

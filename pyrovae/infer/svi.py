@@ -15,7 +15,7 @@ from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
 from pyrovae.compilation import Program, Uncapturable, backwards
-from pyrovae.infer.calls import Calls, flatten
+from pyrovae.infer.calls import Calls, Compiled, flatten
 from pyrovae.infer.optimizer import Grouped
 from pyrovae.infer.precision import networks_in
 from pyrovae.objectives import Objective
@@ -95,16 +95,19 @@ class SVI(pyro.infer.SVI):
         self._names: set[str] = set()  # theirs in Pyro's store
         self._optimizer: Grouped | None = None
         self._num_added = 0
+        self._updated = False
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """The loss of a batch, in nats summed over it, and one step on it; the arguments go to model and guide."""
+        self._updated = False  # by the graph itself
         loss = self._run("step", args, kwargs)
         if self.num_steps is not None:
             self.num_steps -= 1
         self._num_added += 1
         if self._num_added == self.accumulate:
             self._num_added = 0
-            self._update()
+            if not self._updated:
+                self._update()
         return loss
 
     def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
@@ -117,17 +120,19 @@ class SVI(pyro.infer.SVI):
         signature, tensors, rebuild = flatten(args, kwargs)
         calls = self._calls.setdefault((what, signature), Calls(what))
         calls.count += 1
-        program = self._program(calls, tensors, rebuild) if calls.count > CHECKED else None
-        if program is None:
+        compiled = self._compiled(calls, tensors, rebuild) if calls.count > CHECKED else None
+        if compiled is None:
             with calls.timed() if calls.count > CHECKED else calls.checked():
                 return self._step_as_it_is(args, kwargs) if what == "step" else self._loss_as_it_is(args, kwargs)
-        outputs = program(*tensors, *self._scheduled().values())
-        values = [value.item() for value in outputs[: calls.num_values]]
+        losses, grads = compiled([*tensors, *self._scheduled().values()])
         if what == "step":
-            self._check(values, args, kwargs)
-            for param, grad in zip(calls.params, outputs[calls.num_values :], strict=True):
+            self._check(losses, args, kwargs)
+            for param, grad in zip(compiled.params, grads, strict=True):
                 param.grad = grad if param.grad is None else param.grad + grad
-        return values[0] if calls.container is None else calls.container(values)
+            for update in compiled.updates:
+                update.done()
+            self._updated = bool(compiled.updates)
+        return compiled.pack(losses)
 
     def _update(self) -> None:
         """One step of the optimizer on the gradients, which are then gone."""
@@ -175,25 +180,25 @@ class SVI(pyro.infer.SVI):
         numbers = self.objective.followed
         return {name: torch.tensor(self.objective.now(name, number)) for name, number in numbers.items()}
 
-    def _program(self, calls: Calls, tensors: Sequence[Tensor], rebuild: Any) -> Program | None:
+    def _compiled(self, calls: Calls, tensors: Sequence[Tensor], rebuild: Any) -> Compiled | None:
         """The compiled calls of a signature, compiled now where it is time; None where they are not."""
         if self.compile is False or calls.what in self._eager or _PYRO_STACK:
             return None
-        if not all(program.in_place() for program in calls.programs):
-            calls.programs, calls.count = [], 1  # new tensors are met as the first ones were
+        if not all(compiled.holds() for compiled in calls.compiled):
+            calls.compiled, calls.count = [], 1  # new tensors are met as the first ones were
             return None
-        program = next((program for program in calls.programs if program.in_mode()), None)
-        if program is not None and not program.still_right():
+        compiled = next((compiled for compiled in calls.compiled if compiled.program.in_mode()), None)
+        if compiled is not None and not compiled.program.still_right():
             warnings.warn(
                 f"pv.SVI: what the model and the guide do in {calls.what} has changed: compiling it anew", stacklevel=4
             )
-            calls.programs.remove(program)
-        elif program is not None or not self._pays(calls):
-            return program
+            calls.compiled.remove(compiled)
+        elif compiled is not None or not self._pays(calls):
+            return compiled
         if self.compilations == MOST:
             self._give_up(calls.what, f"{MOST} shapes, modes or changes were compiled, and this is one more")
             return None
-        return self._compiled(calls, tensors, rebuild)
+        return self._compile(calls, tensors, rebuild)
 
     def _pays(self, calls: Calls) -> bool:
         """Whether compiling costs less than it saves, or, of steps whose number is not known, than they have cost."""
@@ -207,38 +212,56 @@ class SVI(pyro.infer.SVI):
         num_steps = sum(each.count for each in self._calls.values() if each.what == "step")
         return SAVED * calls.fastest * self.num_steps * calls.count / num_steps > seconds
 
-    def _compiled(self, calls: Calls, tensors: Sequence[Tensor], rebuild: Any) -> Program | None:
-        scheduled = self._scheduled()
-        params = list(self._params)
+    def _compile(self, calls: Calls, tensors: Sequence[Tensor], rebuild: Any) -> Compiled | None:
+        """A graph of the loss, of its gradient, and, where that is Adam's, of the step of the optimizer."""
+        step = calls.what == "step"
+        updates = self._optimizer.updates() if step and self.accumulate == 1 and self._optimizer is not None else None
+        compiled = Compiled(updates or [])
+        scheduled, params = self._scheduled(), list(self._params)
+        num_inputs = len(tensors) + len(scheduled)
 
-        def values_and_grads(*inputs: Tensor) -> tuple[Tensor, ...]:
+        def graph(*inputs: Tensor) -> tuple[Tensor, ...]:
             args, kwargs = rebuild(inputs[: len(tensors)])
-            given = dict(zip(scheduled, inputs[len(tensors) :], strict=True))
+            given = dict(zip(scheduled, inputs[len(tensors) : num_inputs], strict=True))
             with self._precision, backwards() as roots:
                 loss = self._loss(calls.what, given, args, kwargs)
-            values = calls.take(loss)
-            if calls.what != "step":
-                return values
-            if not (roots and params):
-                return values
+            losses = compiled.take(loss)
+            if not (step and roots and params):
+                return losses
             grads = torch.autograd.grad(roots, params, allow_unused=True)
             used = {param: grad for param, grad in zip(params, grads, strict=True) if grad is not None}
-            calls.params = list(used)
-            return (*values, *used.values())
+            if used.keys() != {param for update in compiled.updates for param in update.params}:
+                compiled.params, compiled.updates = list(used), []
+                return (*losses, *used.values())
+            with torch.no_grad():
+                used = self._clipped(used)
+                keep = losses[0].isnan() if isinstance(self.objective, Objective) else None
+                for update, numbers in zip(compiled.updates, inputs[num_inputs:], strict=True):
+                    update(used, numbers, keep)
+            return losses
 
         store: Any = pyro.get_param_store()
         entries = [(vars(store), "_params"), *((store._params, name) for name in self._names if name in store)]
         owner = getattr(self.model, "__self__", self.model)
         module = owner if isinstance(owner, nn.Module) else None
+        inputs = [*tensors, *scheduled.values(), *(update.inputs() for update in compiled.updates)]
+        moved = [part for update in compiled.updates for part in update.moved]
         try:
-            program = Program(values_and_grads, [*tensors, *scheduled.values()], module, entries)
+            compiled.program = Program(graph, inputs, module, entries, moved)
         except Exception as error:  # the same step has run as it is: whatever this is, it is about compiling
             self._give_up(calls.what, str(error) if isinstance(error, Uncapturable) else repr(error), error)
             return None
-        calls.programs.append(program)
+        calls.compiled.append(compiled)
         self.compilations += 1
-        self.compile_seconds += program.seconds
-        return program
+        self.compile_seconds += compiled.program.seconds
+        return compiled
+
+    def _clipped(self, grads: dict[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+        if self.clip_norm is None:
+            return grads
+        norm = torch.stack([grad.norm() for grad in grads.values()]).norm()
+        factor = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
+        return {param: factor * grad for param, grad in grads.items()}
 
     def _loss(self, what: str, given: dict[str, Tensor], args: Any, kwargs: Any) -> Any:
         if not isinstance(self.objective, Objective):
