@@ -39,8 +39,9 @@ def test_history_is_that_of_pyros_own_loop():
     for _ in range(3):
         rows = torch.randperm(50, generator=order)
         losses.append(sum(svi.step(X[index]) for index in rows.split(16)) / 50)
-    assert history["train_loss"] == losses
-    assert equal(vae.state_dict(), by_hand.state_dict())
+    assert history["train_loss"] == pytest.approx(losses, rel=1e-6)  # the optimizer here is fused, and rounds otherwise
+    theirs = by_hand.state_dict()
+    assert all(torch.allclose(value, theirs[name], atol=1e-6) for name, value in vae.state_dict().items())
     assert history["epoch"] == [1, 2, 3]
     assert all(math.isnan(value) for value in history["val_loss"])
     assert history["seconds"] == sorted(history["seconds"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae.compilation.capture import Graph, Uncapturable, capture
+from pyrovae.compilation.functions import faster_functions
 from pyrovae.compilation.matmul import faster_products
 
 __all__ = ["Program"]
@@ -122,7 +122,7 @@ class Program:
         from torch import _inductor  # a second to import
 
         tensors: list[Any] = [*self._inputs, *self._outside]
-        module = copy.deepcopy(graph.module)  # the graph is compared with later runs
+        module = faster_functions(graph.module, tensors)
         faster_products(module, tensors)
         with torch.no_grad():
             try:

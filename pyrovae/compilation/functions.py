@@ -1,0 +1,59 @@
+"""Functions whose vectorised code in torch is slow, of others whose code is fast, as exact.
+
+With 512-bit vectors torch's ``log1p`` and ``expm1`` take ten times the time of ``log`` and ``exp``; the log-density of
+binary data, softplus and log-sigmoid are made of the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import get_decompositions
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+__all__ = ["expm1", "faster_functions", "log1p"]
+
+aten = torch.ops.aten
+
+
+def faster_functions(module: GraphModule, inputs: list[Tensor]) -> GraphModule:
+    """The same graph with these functions written out; it is not run."""
+    made_of_them = [
+        aten.binary_cross_entropy_with_logits.default,
+        aten.softplus.default,
+        aten.log_sigmoid_forward.default,
+    ]
+    table: dict[Any, Callable[..., Any]] = {
+        **get_decompositions(made_of_them),
+        aten.log1p.default: log1p,
+        aten.expm1.default: expm1,
+    }
+    return make_fx(module, decomposition_table=table, tracing_mode="fake")(*inputs)
+
+
+def log1p(x: Tensor) -> Tensor:
+    r"""log(1 + x) to a few units in the last place, from the log of the rounded :math:`w = 1 + x`.
+
+    .. math:: \log(1 + x) \approx \log(w)\, \frac{x}{w - 1}
+
+    References: Higham (2002), "Accuracy and stability of numerical algorithms", section 1.14.1, theorem 1.
+    """
+    w = 1 + x
+    gap = w - 1
+    return torch.where((gap == 0) | (gap == torch.inf), x, w.log() * (x / gap))
+
+
+def expm1(x: Tensor) -> Tensor:
+    r"""exp(x) - 1 to a few units in the last place, from the rounded :math:`w = e^x`.
+
+    .. math:: e^x - 1 \approx (w - 1) \frac{x}{\log w} \quad (|x| < 1)
+
+    References: Higham (2002), "Accuracy and stability of numerical algorithms", section 1.14.1.
+    """
+    w = x.exp()
+    near = (w - 1) * (x / w.log())
+    return torch.where(w == 1, x, torch.where(x.abs() < 1, near, w - 1))

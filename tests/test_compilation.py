@@ -1,0 +1,91 @@
+"""What the compiler is given: functions as exact as torch's, products by another library, nothing of Python."""
+
+from __future__ import annotations
+
+import mpmath
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional
+
+from pyrovae.compilation import Program
+from pyrovae.compilation.functions import expm1, faster_functions, log1p
+from pyrovae.compilation.matmul import faster_products
+
+
+def far_and_near(dtype):
+    """Numbers of every size, and what a float cannot tell from 0 or -1."""
+    small = torch.logspace(-40, 0, 801, dtype=torch.float64)
+    return torch.cat([small, -small, torch.linspace(-0.999, 30, 401, dtype=torch.float64)]).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("ours", "exact"), [(log1p, mpmath.log1p), (expm1, mpmath.expm1)], ids=["log1p", "expm1"])
+def test_functions_are_exact_to_three_units_in_the_last_place(ours, exact, dtype):
+    x = far_and_near(dtype)
+    x = x[x > -1] if ours is log1p else x
+    with mpmath.workdps(40):
+        want = torch.tensor([float(exact(mpmath.mpf(value))) for value in x.tolist()], dtype=torch.float64)
+    got = ours(x).double()
+    tiny = want.abs() < torch.finfo(dtype).tiny
+    assert ((got - want).abs() <= 3 * torch.finfo(dtype).eps * want.abs() + tiny * torch.finfo(dtype).tiny).all()
+
+
+@pytest.mark.parametrize(("ours", "torchs"), [(log1p, torch.log1p), (expm1, torch.expm1)], ids=["log1p", "expm1"])
+def test_functions_agree_with_torch_where_nothing_is_finite(ours, torchs):
+    x = torch.tensor([0.0, -0.0, -1.0, -2.0, torch.inf, -torch.inf, torch.nan, 1e38])
+    assert torch.allclose(ours(x), torchs(x), equal_nan=True, rtol=1e-6)
+    assert torch.equal(ours(x).signbit()[:2], torchs(x).signbit()[:2])
+
+
+def test_a_graph_with_these_functions_gives_its_own_numbers():
+    def losses(x, y):
+        bernoulli = functional.binary_cross_entropy_with_logits(x, y, reduction="none")
+        return bernoulli, functional.softplus(x), functional.logsigmoid(x), torch.expm1(0.1 * x), torch.log1p(y)
+
+    x, y = torch.linspace(-60, 60, 500), torch.linspace(0, 1, 500)
+    graph = make_fx(losses)(x, y)
+    written_out = faster_functions(graph, [x, y])
+    targets = {node.target for node in written_out.graph.nodes}
+    assert not targets & {torch.ops.aten.log1p.default, torch.ops.aten.expm1.default, torch.ops.aten.softplus.default}
+    for got, want in zip(written_out(x, y), losses(x, y), strict=True):
+        assert torch.allclose(got, want, rtol=1e-6, atol=1e-37)
+
+
+@pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_products_by_the_other_library_are_the_products(monkeypatch, transposed, bias):
+    times = iter([0.0, 1.0] * 4)  # the other library first, and faster
+    monkeypatch.setattr("pyrovae.compilation.matmul._seconds", lambda call: next(times))
+    monkeypatch.setattr("pyrovae.compilation.matmul._choices", {})
+    a = torch.randn(96, 64).t() if transposed[0] else torch.randn(64, 96)
+    b = torch.randn(80, 96).t() if transposed[1] else torch.randn(96, 80)
+    c = torch.randn(80)
+
+    def products(a, b, c):
+        return (torch.addmm(c, a, b) if bias else a @ b, a[:2, :3] @ b[:3, :4])
+
+    graph = make_fx(products)(a, b, c)
+    faster_products(graph, [a, b, c])
+    names = [str(node.target) for node in graph.graph.nodes]
+    assert names.count("pyrovae.linear.default") == 1  # not the small one
+    for got, want in zip(graph(a, b, c), products(a, b, c), strict=True):
+        assert torch.allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_products_of_float64_and_slower_ones_are_left(monkeypatch):
+    times = iter([1.0, 0.5] * 4)
+    monkeypatch.setattr("pyrovae.compilation.matmul._seconds", lambda call: next(times))
+    monkeypatch.setattr("pyrovae.compilation.matmul._choices", {})
+    for dtype in (torch.float32, torch.float64):
+        a, b = torch.randn(64, 96, dtype=dtype), torch.randn(96, 80, dtype=dtype)
+        graph = make_fx(torch.mm)(a, b)
+        faster_products(graph, [a, b])
+        assert torch.ops.aten.mm.default in {node.target for node in graph.graph.nodes}
+
+
+def test_a_compiled_product_is_right():
+    layer = torch.nn.Linear(80, 96)
+    x = torch.randn(64, 80)
+    program = Program(lambda x: (functional.softplus(layer(x)),), [x], layer)
+    assert torch.allclose(program(x)[0], functional.softplus(layer(x)), rtol=1e-4, atol=1e-5)
