@@ -504,3 +504,19 @@ def test_it_warns_of_nothing_where_all_is_well(recorded):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         losses(pv.SVI(module.model, module.guide, adam(), pv.ELBO(), compile=True), [data()] * 5)
+
+
+@pytest.mark.parametrize("prior", sorted(pv.build.PRIORS))
+def test_every_prior_with_its_guide_is_one_graph(recorded, prior):
+    torch.manual_seed(0)
+    options = {"inputs": data(64)} if prior == "vamp" else {}
+    shared = {"num_data": 64} if prior in ("beta-spike-slab", "beta-bernoulli") else {}
+    modules = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        modules.append(pv.build_vae((DIM,), LATENT, prior=prior, hidden=(WIDTH,), **options, **shared))
+    (eager, ours), sgd = modules, lambda: pyro.optim.SGD({"lr": 1e-4})
+    expected = losses(pv.SVI(eager.model, eager.guide, sgd(), pv.ELBO(), compile=False), [data()] * 4)
+    svi = pv.SVI(ours.model, ours.guide, sgd(), pv.ELBO(), compile=True)
+    assert losses(svi, [data()] * 4) == pytest.approx(expected, rel=1e-5)
+    assert svi.compilations == 1

@@ -125,6 +125,19 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
     help="Bring each column to mean 0 and standard deviation 1.  [default: for tables of reals under a normal or "
     "laplace likelihood]",
 )
+@click.option("--clip-norm", type=click.FloatRange(0, min_open=True), help="Largest norm of the gradient of a step.")
+@click.option(
+    "--compile/--no-compile",
+    default=None,
+    help="Compile the training step.  [default: where the run is long enough to earn it back]",
+)
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "bfloat16"]),
+    help="What the networks multiply in.",
+)
 @click.option("--num-samples", type=click.IntRange(1), help="Importance samples per test row.  [default: 100 to 5000]")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Of split, weights, order and draws.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
@@ -222,6 +235,9 @@ def train_run(folder: Path, data: str, options: dict[str, Any], prepared: Prepar
         loss=pv.ELBO(beta=_beta(options, epochs)),
         patience=options["patience"],
         seed=options["seed"],
+        compile=options["compile"],
+        clip_norm=options["clip_norm"],
+        precision=None if options["precision"] == "float32" else getattr(torch, options["precision"]),
     )
     numbers = measure(vae, dataset, options["num_samples"], options["seed"])
     source = {"name": data if data in pv.data.NAMES else str(Path(data).resolve()), "binarize": binarize}
