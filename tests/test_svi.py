@@ -145,6 +145,8 @@ def test_evaluate_loss_is_pyros_and_moves_nothing(recorded, monkeypatch):
 OPTIMIZERS = {
     "Adam": lambda: pyro.optim.Adam({"lr": 1e-2}),
     "AdamW": lambda: pyro.optim.AdamW({"lr": 1e-2, "weight_decay": 0.1}),
+    "decay in the gradient": lambda: pyro.optim.Adam({"lr": 1e-2, "weight_decay": 0.1, "eps": 1e-3}),
+    "amsgrad": lambda: pyro.optim.Adam({"lr": 1e-2, "amsgrad": True}),
     "NAdam": lambda: pyro.optim.NAdam({"lr": 1e-2}),
     "SGD": lambda: pyro.optim.SGD({"lr": 1e-3}),
     "momentum": lambda: pyro.optim.SGD({"lr": 1e-3, "momentum": 0.9, "nesterov": True}),
@@ -167,7 +169,9 @@ def _muon(params, lr):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_of_pyro_steps_as_in_pyro(recorded, name):
-    assert_same_run(pv.ELBO, [data()] * 10, optim=OPTIMIZERS[name], compile=True)
+    svi = assert_same_run(pv.ELBO, [data()] * 10, optim=OPTIMIZERS[name], compile=True)
+    in_graph = bool(next(iter(svi._calls.values())).compiled[0].updates)
+    assert in_graph == (name in ("Adam", "AdamW", "decay in the gradient", "by name"))
 
 
 def test_parameters_of_equal_arguments_are_stepped_together():

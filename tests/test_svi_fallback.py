@@ -213,7 +213,7 @@ def test_what_changes_again_and_again_is_left_as_it_is(recorded):
         with pyro.get_param_store().scope():
             torch.manual_seed(0)
             svi = cls(model, guide, pyro.optim.SGD({"lr": 1e-4}), pv.ELBO(), **options)
-            svi.num_steps = 10**7
+            svi.num_calls = 10**7
             losses = []
             for step in range(16):
                 network.factor = 1.0 + 0.1 * step
@@ -269,11 +269,11 @@ def test_a_short_run_is_not_compiled_and_a_long_one_is(recorded, monkeypatch):
     assert run(pv.SVI, plain, steps=20, compile=False)[1].compilations == 0
     torch.manual_seed(0)
     svi = pv.SVI(plain, guide, pyro.optim.SGD({"lr": 1e-3}), pv.ELBO())
-    svi.num_steps = 10**7
+    svi.num_calls = 10**7
     for _ in range(8):
         svi.step(X)
     assert svi.compilations == 1
-    assert svi.num_steps == 10**7 - 8
+    assert svi.num_calls == 10**7 - 8
     monkeypatch.setattr("pyrovae.infer.svi.SECONDS", 0.01)
     assert run(pv.SVI, plain, steps=60)[1].compilations == 1  # they have lasted that long by then
 

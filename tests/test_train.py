@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import pyrovae as pv
+from pyrovae.compilation import Program
 
 X = torch.bernoulli(torch.full((50, 8), 0.3), generator=torch.Generator().manual_seed(0))
 
@@ -280,3 +281,17 @@ def test_a_pair_in_the_wrong_order_is_refused():
         fit((guide, model))
     with pytest.raises(ValueError, match="observes nothing"):
         pv.metrics.elbo((guide, model), X)
+
+
+def test_a_compiled_run_has_the_history_of_one_that_is_not(monkeypatch, capsys):
+    monkeypatch.setattr(Program, "_compile", lambda self, graph: graph.module)
+    histories, vaes = [], []
+    for compile in (False, True):
+        vaes.append(build())
+        history = pv.fit(vaes[-1], X, epochs=5, batch_size=16, val=X[:9], seed=3, compile=compile, clip_norm=5.0)
+        histories.append(history)
+    for name in ("train_loss", "val_loss"):
+        assert histories[1][name] == pytest.approx(histories[0][name], rel=1e-5)
+    assert "the step was compiled" in capsys.readouterr().err
+    ours, theirs = (vae.state_dict() for vae in vaes)
+    assert all(torch.allclose(value, theirs[name], atol=1e-5) for name, value in ours.items())

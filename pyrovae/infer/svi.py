@@ -40,7 +40,7 @@ class SVI(pyro.infer.SVI):
         optim: Any optimizer of ``pyro.optim``, with its schedulers and per-parameter arguments.
         loss: An objective of ``pyrovae`` or of Pyro, or a function of model, guide and what they are called with.
         compile: True compiles at once and raises where it cannot be; False never compiles. None compiles when the steps
-            taken have lasted as long as compiling does, about ten seconds, or when ``num_steps`` says that it will pay;
+            taken have lasted as long as compiling does, about ten seconds, or when ``num_calls`` says that it will pay;
             where it cannot be it warns once, says why, and goes on without.
         clip_norm: Largest Euclidean norm of the gradient of all parameters together.
         accumulate: Calls of ``step`` whose gradients are added up for one step of the optimizer.
@@ -57,8 +57,8 @@ class SVI(pyro.infer.SVI):
     guards of ``pyrovae``, the others without. A loss that is NaN raises FloatingPointError under an objective of
     ``pyrovae``, with the parameters as they were; under Pyro's it is a warning, as there.
 
-    Attributes: ``compilations`` and ``compile_seconds``, how often and how long; ``num_steps``, calls of ``step`` still
-        to come, where that is known.
+    Attributes: ``compilations`` and ``compile_seconds``, how often and how long; ``num_calls``, calls of ``step`` and of
+        ``evaluate_loss`` still to come, where that is known.
     Raises: ValueError for an argument out of its range; RuntimeError when ``compile=True`` cannot be.
     See also: :func:`~pyrovae.fit`.
     """
@@ -86,7 +86,7 @@ class SVI(pyro.infer.SVI):
         super().__init__(model, guide, optim, loss, loss_and_grads, **kwargs)
         self.objective = loss
         self.compile, self.clip_norm, self.accumulate = compile, clip_norm, accumulate
-        self.num_steps: float | None = None
+        self.num_calls: float | None = None
         self.compilations, self.compile_seconds = 0, 0.0
         self._precision = networks_in(precision)
         self._calls: dict[Any, Calls] = {}
@@ -101,8 +101,6 @@ class SVI(pyro.infer.SVI):
         """The loss of a batch, in nats summed over it, and one step on it; the arguments go to model and guide."""
         self._updated = False  # by the graph itself
         loss = self._run("step", args, kwargs)
-        if self.num_steps is not None:
-            self.num_steps -= 1
         self._num_added += 1
         if self._num_added == self.accumulate:
             self._num_added = 0
@@ -120,6 +118,8 @@ class SVI(pyro.infer.SVI):
         signature, tensors, rebuild = flatten(args, kwargs)
         calls = self._calls.setdefault((what, signature), Calls(what))
         calls.count += 1
+        if self.num_calls is not None:
+            self.num_calls -= 1
         compiled = self._compiled(calls, tensors, rebuild) if calls.count > CHECKED else None
         if compiled is None:
             with calls.timed() if calls.count > CHECKED else calls.checked():
@@ -207,10 +207,10 @@ class SVI(pyro.infer.SVI):
         if calls.timings < 3:
             return False
         seconds = self.compile_seconds / self.compilations if self.compilations else SECONDS
-        if self.num_steps is None or calls.what != "step":
+        if self.num_calls is None:
             return calls.seconds > seconds
-        num_steps = sum(each.count for each in self._calls.values() if each.what == "step")
-        return SAVED * calls.fastest * self.num_steps * calls.count / num_steps > seconds
+        share = calls.count / sum(each.count for each in self._calls.values())
+        return SAVED * calls.fastest * self.num_calls * share > seconds
 
     def _compile(self, calls: Calls, tensors: Sequence[Tensor], rebuild: Any) -> Compiled | None:
         """A graph of the loss, of its gradient, and, where that is Adam's, of the step of the optimizer."""

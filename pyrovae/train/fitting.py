@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -107,9 +108,10 @@ def fit(
         functions = (vae.model, vae.guide)
     svi = SVI(*functions, optim, loss, compile=compile, clip_norm=clip_norm, precision=precision)
     steps_per_epoch = num_steps(train, batch_size)
-    svi.num_steps = epochs * steps_per_epoch if math.isfinite(steps_per_epoch) else None
+    svi.num_calls = epochs * steps_per_epoch if math.isfinite(steps_per_epoch) else None
     true_bound = loss.true_bound() if isinstance(loss, Objective) else loss
     bound = SVI(*functions, optim, true_bound, compile=compile, precision=precision)
+    bound.num_calls = 0 if val is None else epochs * num_steps(val, batch_size)
     rest = end_of_schedules(loss, epochs, steps_per_epoch)
     history: History = {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []}
     best_loss, best_weights, best_epoch = math.inf, _weights(vae), 0
@@ -144,7 +146,7 @@ def fit(
             bar.update()
             if svi.compilations > told and progress:
                 told = svi.compilations
-                bar.write(f"epoch {epoch}: the step was compiled, {svi.compile_seconds:.0f} s so far")
+                bar.write(f"epoch {epoch}: the step was compiled, {svi.compile_seconds:.0f} s so far", file=sys.stderr)
             with _eval_mode(vae), torch.random.fork_rng(devices=_devices(vae)):  # measuring changes no training
                 for callback in callbacks:
                     callback(vae, epoch, history)
