@@ -510,6 +510,62 @@ def test_it_warns_of_nothing_where_all_is_well(recorded):
         losses(pv.SVI(module.model, module.guide, adam(), pv.ELBO(), compile=True), [data()] * 5)
 
 
+def test_a_model_without_arguments_and_a_loss_that_is_a_function(recorded):
+    x = data()
+
+    def run(cls, **options):
+        pyro.clear_param_store()
+
+        def model():
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Normal(torch.zeros(DIM), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
+
+        def guide():
+            loc = pyro.param("loc", torch.zeros(DIM))
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
+
+        svi = cls(model, guide, adam(), TraceMeanField_ELBO().differentiable_loss, **options)
+        torch.manual_seed(0)
+        return [float(svi.step()) for _ in range(8)], svi
+
+    (expected, _), (got, svi) = run(pyro.infer.SVI), run(pv.SVI, compile=True)
+    pyro.clear_param_store()
+    assert got == pytest.approx(expected, rel=1e-5)
+    assert svi.compilations == 1
+
+
+def test_parameters_that_only_some_batches_use(recorded):
+    def run(cls, **options):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        networks = nn.Linear(DIM, LATENT), nn.Linear(DIM, LATENT), nn.Linear(LATENT, DIM)
+
+        def model(x, which):
+            pyro.module("decoder", networks[2])
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Normal(torch.zeros(LATENT), 1.0).to_event(1))
+                pyro.sample("x", dist.Bernoulli(logits=networks[2](z)).to_event(1), obs=x)
+
+        def guide(x, which):
+            pyro.module(f"encoder{which}", networks[which])
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal(networks[which](x), 0.3).to_event(1))
+
+        svi = cls(model, guide, adam(), pv.ELBO(), **options)
+        torch.manual_seed(1)
+        got = [svi.step(data(seed=step), step % 2) for step in range(20)]
+        return got, torch.cat([weights(network) for network in networks]), svi
+
+    expected, theirs, _ = run(pyro.infer.SVI)
+    got, ours, svi = run(pv.SVI, compile=True)
+    pyro.clear_param_store()
+    assert got == pytest.approx(expected, rel=1e-5)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert svi.compilations == 2
+
+
 @pytest.mark.parametrize("prior", sorted(pv.build.PRIORS))
 def test_every_prior_with_its_guide_is_one_graph(recorded, prior):
     torch.manual_seed(0)

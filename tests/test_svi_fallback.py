@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -228,6 +229,19 @@ def test_what_changes_again_and_again_is_left_as_it_is(recorded):
         got, svi = steps(pv.SVI)
     assert svi.compilations == 8
     assert got == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_argument_that_may_change_unseen_is_not_compiled(recorded):
+    def model(x, numbers):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(DIM), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, float(numbers[0])).to_event(1), obs=x)
+
+    svi = pv.SVI(model, lambda x, _: guide(x), pyro.optim.SGD({"lr": 0.0}), pv.ELBO())
+    with pytest.warns(UserWarning, match="it is called with ndarray, which is neither a tensor nor a plain value"):
+        narrow = [svi.step(X, np.array([0.1])) for _ in range(4)]
+    wide = [svi.step(X, np.array([10.0])) for _ in range(4)]
+    assert min(narrow) > 3 * max(wide)
 
 
 def test_inside_a_handler_of_pyro_it_runs_as_it_is(recorded):

@@ -10,6 +10,7 @@ Seconds are of a training step, all but compilation. The last line is the differ
 from __future__ import annotations
 
 import statistics
+from itertools import pairwise
 
 import pyro
 import side_by_side as bench
@@ -29,7 +30,7 @@ def run(seed: int, epochs: int, num_data: int, precision: torch.dtype | None) ->
     torch.manual_seed(seed)
     elbo = pv.metrics.elbo(vae, x[num_data:], num_samples=10).elbo.mean().item()
     ends = [0.0, *history["seconds"]]
-    return elbo, min(end - start for start, end in zip(ends, ends[1:], strict=False))
+    return elbo, min(end - start for start, end in pairwise(ends))
 
 
 def main() -> None:

@@ -18,12 +18,15 @@ from pyrovae.infer.optimizer import AdamUpdate
 
 __all__ = ["Calls", "Compiled", "flatten"]
 
+PLAIN = bool | int | float | complex | str | bytes | torch.dtype | torch.device | None
+
 
 class Calls:
     """Those of one method with arguments of one signature."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, strange: str | None) -> None:
         self.what = what
+        self.strange = strange  # the type of an argument that may change and look the same
         self.count = 0
         self.timings, self.seconds, self.fastest = 0, 0.0, math.inf  # of those that ran as they are
         self.compiled: list[Compiled] = []  # one for each mode
@@ -74,25 +77,23 @@ class Compiled:
         return losses[0] if self._container is None else self._container(losses)
 
 
-def flatten(args: Any, kwargs: Any) -> tuple[Any, Sequence[Tensor], Callable[[Sequence[Tensor]], Any]]:
-    """What calls that look alike have in common, their tensors, and what makes arguments of such tensors again."""
+def flatten(args: Any, kwargs: Any) -> tuple[Any, Sequence[Tensor], Callable[[Sequence[Tensor]], Any], str | None]:
+    """What calls that look alike have in common, their tensors, and what makes arguments of such tensors again.
+
+    The last is the type of an argument that is neither a tensor nor a plain value, if there is one.
+    """
     if not kwargs and all(isinstance(arg, Tensor) for arg in args):
-        return tuple([(x.shape, x.dtype, x.device) for x in args]), args, lambda tensors: (tuple(tensors), {})
+        return tuple([(x.shape, x.dtype, x.device) for x in args]), args, lambda tensors: (tuple(tensors), {}), None
     leaves, structure = pytree.tree_flatten((args, kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    signature = tuple((x.shape, x.dtype, x.device) if isinstance(x, Tensor) else _key(x) for x in leaves)
+    strange = next((type(x).__name__ for x in leaves if not isinstance(x, Tensor | PLAIN)), None)
+    signature = tuple(
+        (x.shape, x.dtype, x.device) if isinstance(x, Tensor) else (type(x), x if isinstance(x, PLAIN) else None)
+        for x in leaves
+    )
 
     def rebuild(inputs: Sequence[Tensor]) -> Any:
         left = iter(inputs)
         return pytree.tree_unflatten([next(left) if isinstance(x, Tensor) else x for x in leaves], structure)
 
-    return (signature, structure), tensors, rebuild
-
-
-def _key(x: Any) -> Any:
-    """Of what is no tensor: itself, or, where it cannot be a key, which object it is."""
-    try:
-        hash(x)
-    except TypeError:
-        return type(x), id(x)
-    return type(x), x
+    return (signature, structure), tensors, rebuild, strange

@@ -157,8 +157,10 @@ class AdamUpdate:
         self._second = [each["exp_avg_sq"] for each in state]
         # the counts are views of one tensor, so that one addition moves them all
         self._steps = torch.stack([each["step"] for each in state])
-        for each, step in zip(state, self._steps.unbind(), strict=True):
+        self._views = self._steps.unbind()
+        for each, step in zip(state, self._views, strict=True):
             each["step"] = step
+        self._state = state
         self._kind: Any = self._kind_of(group)
         self._num_steps = -1  # of the optimizer, when the counts were last seen to be equal
 
@@ -186,6 +188,8 @@ class AdamUpdate:
         """Whether what it takes to be constant is, and every parameter was stepped as often as the others."""
         if not self._group.holds() or self._kind_of(self._group) != self._kind:
             return False
+        if any(each["step"] is not step for each, step in zip(self._state, self._views, strict=True)):
+            return False  # another group has them now
         if self._num_steps != self._group.num_steps and bool((self._steps == self._steps[0]).all()):
             self._num_steps = self._group.num_steps
         return self._num_steps == self._group.num_steps

@@ -57,8 +57,8 @@ class SVI(pyro.infer.SVI):
     guards of ``pyrovae``, the others without. A loss that is NaN raises FloatingPointError under an objective of
     ``pyrovae``, with the parameters as they were; under Pyro's it is a warning, as there.
 
-    Attributes: ``compilations`` and ``compile_seconds``, how often and how long; ``num_calls``, calls of ``step`` and of
-        ``evaluate_loss`` still to come, where that is known.
+    Attributes: ``compilations`` and ``compile_seconds``, how often and how long; ``num_calls``, calls of ``step`` and
+        of ``evaluate_loss`` still to come, where that is known.
     Raises: ValueError for an argument out of its range; RuntimeError when ``compile=True`` cannot be.
     See also: :func:`~pyrovae.fit`.
     """
@@ -115,8 +115,8 @@ class SVI(pyro.infer.SVI):
 
     def _run(self, what: str, args: Any, kwargs: Any) -> Any:
         """A loss as a number, or a tuple of them; under ``step`` its gradient is added to the parameters'."""
-        signature, tensors, rebuild = flatten(args, kwargs)
-        calls = self._calls.setdefault((what, signature), Calls(what))
+        signature, tensors, rebuild, strange = flatten(args, kwargs)
+        calls = self._calls.setdefault((what, signature), Calls(what, strange))
         calls.count += 1
         if self.num_calls is not None:
             self.num_calls -= 1
@@ -178,11 +178,15 @@ class SVI(pyro.infer.SVI):
         if not isinstance(self.objective, Objective):
             return {}
         numbers = self.objective.followed
-        return {name: torch.tensor(self.objective.now(name, number)) for name, number in numbers.items()}
+        now = {name: self.objective.now(name, number) for name, number in numbers.items()}
+        return {name: torch.tensor(number, dtype=torch.float64) for name, number in now.items()}
 
     def _compiled(self, calls: Calls, tensors: Sequence[Tensor], rebuild: Any) -> Compiled | None:
         """The compiled calls of a signature, compiled now where it is time; None where they are not."""
         if self.compile is False or calls.what in self._eager or _PYRO_STACK:
+            return None
+        if calls.strange is not None:
+            self._give_up(calls.what, f"it is called with {calls.strange}, which is neither a tensor nor a plain value")
             return None
         if not all(compiled.holds() for compiled in calls.compiled):
             calls.compiled, calls.count = [], 1  # new tensors are met as the first ones were
@@ -212,11 +216,14 @@ class SVI(pyro.infer.SVI):
         share = calls.count / sum(each.count for each in self._calls.values())
         return SAVED * calls.fastest * self.num_calls * share > seconds
 
-    def _compile(self, calls: Calls, tensors: Sequence[Tensor], rebuild: Any) -> Compiled | None:
+    def _compile(
+        self, calls: Calls, tensors: Sequence[Tensor], rebuild: Any, with_update: bool = True
+    ) -> Compiled | None:
         """A graph of the loss, of its gradient, and, where that is Adam's, of the step of the optimizer."""
         step = calls.what == "step"
-        updates = self._optimizer.updates() if step and self.accumulate == 1 and self._optimizer is not None else None
-        compiled = Compiled(updates or [])
+        with_update = with_update and step and self.accumulate == 1 and self._optimizer is not None
+        compiled = Compiled(self._optimizer.updates() or [] if with_update else [])  # type: ignore[union-attr]  # as above
+        stepped = {param for update in compiled.updates for param in update.params}
         scheduled, params = self._scheduled(), list(self._params)
         num_inputs = len(tensors) + len(scheduled)
 
@@ -230,9 +237,11 @@ class SVI(pyro.infer.SVI):
                 return losses
             grads = torch.autograd.grad(roots, params, allow_unused=True)
             used = {param: grad for param, grad in zip(params, grads, strict=True) if grad is not None}
-            if used.keys() != {param for update in compiled.updates for param in update.params}:
-                compiled.params, compiled.updates = list(used), []
+            if not stepped:
+                compiled.params = list(used)
                 return (*losses, *used.values())
+            if used.keys() != stepped:
+                raise _OtherParameters
             with torch.no_grad():
                 used = self._clipped(used)
                 keep = losses[0].isnan() if isinstance(self.objective, Objective) else None
@@ -248,6 +257,8 @@ class SVI(pyro.infer.SVI):
         moved = [part for update in compiled.updates for part in update.moved]
         try:
             compiled.program = Program(graph, inputs, module, entries, moved)
+        except _OtherParameters:
+            return self._compile(calls, tensors, rebuild, with_update=False)
         except Exception as error:  # the same step has run as it is: whatever this is, it is about compiling
             self._give_up(calls.what, str(error) if isinstance(error, Uncapturable) else repr(error), error)
             return None
@@ -278,6 +289,10 @@ class SVI(pyro.infer.SVI):
             raise RuntimeError(f"compile=True, but {what} cannot be compiled: {why}") from error
         warnings.warn(f"pv.SVI: {what} runs without compilation from here on: {why}", stacklevel=6)
         self._eager.add(what)
+
+
+class _OtherParameters(Exception):
+    """A step has no gradient of some that the optimizer steps at others."""
 
 
 def _numbers(loss: Any) -> Any:
