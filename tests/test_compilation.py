@@ -87,5 +87,5 @@ def test_products_of_float64_and_slower_ones_are_left(monkeypatch):
 def test_a_compiled_product_is_right():
     layer = torch.nn.Linear(80, 96)
     x = torch.randn(64, 80)
-    program = Program(lambda x: (functional.softplus(layer(x)),), [x], layer)
+    program = Program(lambda x: (functional.softplus(layer(x)),), [x], [layer])
     assert torch.allclose(program(x)[0], functional.softplus(layer(x)), rtol=1e-4, atol=1e-5)

@@ -286,6 +286,21 @@ def test_train_and_eval_mode_are_two_graphs_and_running_statistics_are_right():
     assert svi.compilations == 2
 
 
+def test_two_functions_around_a_network_with_statistics(recorded):
+    def run(cls, **options):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        encoder = nn.Sequential(nn.Linear(DIM, WIDTH), nn.BatchNorm1d(WIDTH), nn.ReLU(), nn.Linear(WIDTH, LATENT))
+        svi = cls(*plain_pair(nn.Linear(LATENT, DIM), encoder), pyro.optim.SGD({"lr": 1e-3}), pv.ELBO(), **options)
+        got = losses(svi, [data(seed=i) for i in range(6)])
+        return got, torch.cat([buffer.double().flatten() for buffer in encoder.buffers()])
+
+    (expected, theirs), (got, ours) = run(pyro.infer.SVI), run(pv.SVI, compile=True)
+    pyro.clear_param_store()
+    assert got == pytest.approx(expected, rel=1e-5)
+    assert torch.allclose(ours, theirs, rtol=1e-5)
+
+
 def test_double_makes_it_double(recorded):
     module = vae()
     svi = pv.SVI(module.model, module.guide, pyro.optim.SGD({"lr": 1e-3}), pv.ELBO(), compile=True)

@@ -128,9 +128,7 @@ def test_shapes_that_depend_on_data_run_as_they_are(monkeypatch):
 
 def test_without_a_compiler_it_runs_as_it_is(monkeypatch):
     monkeypatch.setattr("pyrovae.infer.svi.SECONDS", 0.0)
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
-    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
+    none = {"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True, "compile_threads": 1}
     plain = model_of(lambda x, z: dist.Normal(z * 1.2345, 1.0).to_event(1))
     with pytest.warns(
         UserWarning, match="step runs without compilation from here on: it cannot be compiled here: "
@@ -341,7 +339,7 @@ def test_a_program_leaves_what_it_was_captured_from_as_it_was(recorded):
     network = nn.Sequential(nn.Linear(DIM, 4), nn.BatchNorm1d(4))
     state = {name: value.clone() for name, value in network.state_dict().items()}
     random_state = torch.get_rng_state()
-    program = Program(lambda x: (network(x) + torch.randn(ROWS, 4),), [X], network)
+    program = Program(lambda x: (network(x) + torch.randn(ROWS, 4),), [X], [network])
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     program(X)

@@ -1,6 +1,6 @@
 """Functions of tensors, Pyro inside or not, as one compiled graph each."""
 
-from pyrovae.compilation.capture import Uncapturable, backwards
+from pyrovae.compilation.capture import Uncapturable, backwards, modules_called
 from pyrovae.compilation.program import Program
 
-__all__ = ["Program", "Uncapturable", "backwards"]
+__all__ = ["Program", "Uncapturable", "backwards", "modules_called"]

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from pyrovae import guards
 
-__all__ = ["Graph", "Uncapturable", "backwards", "capture"]
+__all__ = ["Graph", "Uncapturable", "backwards", "capture", "modules_called"]
 
 
 class Uncapturable(RuntimeError):
@@ -56,12 +56,10 @@ def capture(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor])
 
     Raises: Uncapturable if Python itself reads the value of a tensor, so that another value would be another graph.
     """
-    modules: dict[nn.Module, None] = {}
     with ExitStack() as stack:
         stack.enter_context(guards.unchecked())
         stack.enter_context(_no_nan_warnings())
-        hook = nn.modules.module.register_module_forward_pre_hook(lambda module, _: modules.setdefault(module))
-        stack.callback(hook.remove)
+        modules = stack.enter_context(modules_called())
         stack.enter_context(_Reader())
         try:
             module: GraphModule = make_fx(function)(*inputs)
@@ -70,6 +68,17 @@ def capture(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor])
                 raise
             raise Uncapturable(f"Python reads the value of a tensor{_place(error)}") from error
     return Graph(module, _lift(module), tuple(modules))
+
+
+@contextmanager
+def modules_called() -> Iterator[dict[nn.Module, None]]:
+    """Modules that are called inside, in their order."""
+    modules: dict[nn.Module, None] = {}
+    hook = nn.modules.module.register_module_forward_pre_hook(lambda module, _: modules.setdefault(module))
+    try:
+        yield modules
+    finally:
+        hook.remove()
 
 
 @contextmanager

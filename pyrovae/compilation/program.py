@@ -33,7 +33,7 @@ class Program:
     Args:
         function: Takes tensors and returns tensors, with Pyro inside or not.
         inputs: Tensors of the shapes and dtypes that it will be called with.
-        module: Where the function is the method of a module, the module.
+        modules: Those that it calls, or is a method of, as far as they are known.
         entries: Entries of dictionaries that must stay what they are, as those of modules must.
         moved: Tensors that the function moves in place, besides the buffers of modules, in groups of like scales.
 
@@ -45,7 +45,7 @@ class Program:
         self,
         function: Callable[..., Sequence[Tensor]],
         inputs: Sequence[Tensor],
-        module: nn.Module | None = None,
+        modules: Iterable[nn.Module] = (),
         entries: Iterable[Entry] = (),
         moved: Sequence[Sequence[Tensor]] = (),
     ) -> None:
@@ -54,7 +54,7 @@ class Program:
         self.function = function
         self._inputs = inputs
         self._moved = moved
-        self._watched: tuple[nn.Module, ...] = (module,) if module is not None else ()
+        self._watched = tuple(modules)
         graph, expected = self._captured()
         if not self._captured(rolled=True)[0].same_as(graph):
             raise Uncapturable("two runs did not do the same: something else than tensors decides what it does")
@@ -132,7 +132,9 @@ class Program:
                 raise Uncapturable(f"it cannot be compiled here: {_first_line(error)}") from error
 
     def _compare(self, expected: Sequence[Tensor], got: Sequence[Tensor]) -> None:
-        rounding = 10 * max(torch.finfo(x.dtype).eps * x.norm().item() for x in expected)  # of what is zero but for it
+        floats = [x for x in expected if x.is_floating_point()]
+        # of what would be zero but for it
+        rounding = 10 * max((torch.finfo(x.dtype).eps * x.norm().item() for x in floats), default=0.0)
         for a, b in zip(expected, got, strict=True):
             if not (a.double() - b.double()).norm() <= TOLERANCE * a.double().norm() + rounding:
                 raise Uncapturable(f"compiled it gives {_summary(b)} where it gives {_summary(a)} at the same draws")

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from pyrovae import guards
-from pyrovae.compilation import Program
+from pyrovae.compilation import Program, modules_called
 from pyrovae.infer.optimizer import AdamUpdate
 
 __all__ = ["Calls", "Compiled", "flatten"]
@@ -30,6 +30,7 @@ class Calls:
         self.count = 0
         self.timings, self.seconds, self.fastest = 0, 0.0, math.inf  # of those that ran as they are
         self.compiled: list[Compiled] = []  # one for each mode
+        self.modules: dict[nn.Module, None] = {}
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -42,8 +43,10 @@ class Calls:
 
     @contextmanager
     def checked(self) -> Iterator[None]:
-        """As the first calls are."""
-        yield
+        """As the first calls are: what they call is kept."""
+        with modules_called() as modules:
+            yield
+        self.modules.update(modules)
 
 
 class Compiled:

@@ -251,12 +251,12 @@ class SVI(pyro.infer.SVI):
 
         store: Any = pyro.get_param_store()
         entries = [(vars(store), "_params"), *((store._params, name) for name in self._names if name in store)]
-        owner = getattr(self.model, "__self__", self.model)
-        module = owner if isinstance(owner, nn.Module) else None
+        owners = (getattr(function, "__self__", function) for function in (self.model, self.guide))
+        modules = dict.fromkeys([*(owner for owner in owners if isinstance(owner, nn.Module)), *calls.modules])
         inputs = [*tensors, *scheduled.values(), *(update.inputs() for update in compiled.updates)]
         moved = [part for update in compiled.updates for part in update.moved]
         try:
-            compiled.program = Program(graph, inputs, module, entries, moved)
+            compiled.program = Program(graph, inputs, modules, entries, moved)
         except _OtherParameters:
             return self._compile(calls, tensors, rebuild, with_update=False)
         except Exception as error:  # the same step has run as it is: whatever this is, it is about compiling
