@@ -1,6 +1,7 @@
 """Functions of tensors, Pyro inside or not, as one compiled graph each."""
 
 from pyrovae.compilation.capture import Uncapturable, backwards
+from pyrovae.compilation.passes import Passes
 from pyrovae.compilation.program import Program
 
-__all__ = ["Program", "Uncapturable", "backwards"]
+__all__ = ["Passes", "Program", "Uncapturable", "backwards"]
