@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,18 +15,27 @@ from pyrovae import guards
 
 __all__ = ["VAE", "evaluating"]
 
+ROWS = 1024  # of one pass without gradients
+
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """``eval`` mode and no gradients; each submodule's mode is put back after."""
     modes = [(submodule, submodule.training) for submodule in module.modules()]
     try:
-        module.eval()
+        if any(training for _, training in modes):
+            module.eval()
         with torch.no_grad():
             yield
     finally:
         for submodule, training in modes:
-            submodule.training = training
+            if submodule.training != training:
+                submodule.training = training
+
+
+def _by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``function(x)``, a row of it for each of x, in passes of at most ROWS rows."""
+    return function(x) if len(x) <= ROWS else torch.cat([function(rows) for rows in x.split(ROWS)])
 
 
 class VAE(nn.Module):
@@ -97,12 +106,12 @@ class VAE(nn.Module):
         """The code of x, ``(N, D)``: the guide's mean unless it says otherwise, and the same at every call."""
         guards.check_tensors(self, x)
         with evaluating(self):
-            return self.posterior.encode(x)  # type: ignore[operator]  # torch types attributes as tensors
+            return _by_rows(self.posterior.encode, x)  # type: ignore[arg-type]  # torch types attributes as tensors
 
     def decode(self, z: Tensor) -> Tensor:
         """The mean of p(x|z), ``(N, *event_shape)``."""
         with evaluating(self):
-            return self.likelihood.mean(z)  # type: ignore[operator]  # torch types attributes as tensors
+            return _by_rows(self.likelihood.mean, z)  # type: ignore[arg-type]  # torch types attributes as tensors
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x through its code and back: ``decode(encode(x))``."""
@@ -121,7 +130,7 @@ class VAE(nn.Module):
         What all data share is drawn once for all of them, from the guide, which learned it, and not from its prior.
         """
         with evaluating(self), self._learned():
-            return self.model(num_samples=num_samples)
+            return _by_rows(lambda rows: self.model(num_samples=len(rows)), torch.empty(num_samples, 0))
 
     def _learned(self) -> Any:
         """The shared sites of the model stand at a draw from the guide."""

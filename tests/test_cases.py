@@ -27,6 +27,7 @@ from cases import (
     without_atoms,
 )
 from scipy.integrate import quad
+from scipy.special import expit, log_expit
 from torch.distributions import biject_to
 
 from pyrovae import distributions, guides, likelihoods, priors
@@ -345,6 +346,24 @@ def test_likelihood_is_finite_at_extreme_outputs_in_float32(case):
         assert log_prob.dtype == torch.float32
         assert torch.isfinite(log_prob).all()
         assert torch.isfinite(out.grad).all()
+
+
+def test_bernoulli_likelihood_keeps_the_digits_of_its_tails_in_float32():
+    logits = torch.linspace(-60, 60, 4001)
+    for x in (0.0, 1.0):
+        got = likelihoods.Bernoulli(torch.nn.Identity())(logits[:, None]).log_prob(torch.tensor([x]))
+        expected = log_expit((2 * x - 1) * logits.double().numpy())
+        np.testing.assert_allclose(got.numpy(), expected, rtol=4e-7)
+
+
+def test_bernoulli_likelihood_has_its_gradients_at_zero_and_beside_it():
+    logits = torch.tensor([[-3.0, -1e-3, 0.0, 1e-3, 3.0]], dtype=torch.float64, requires_grad=True)
+    likelihood = likelihoods.Bernoulli(torch.nn.Identity())
+    for x in (torch.zeros(1, 5), torch.ones(1, 5)):
+        x = x.to(logits)
+        (slope,) = torch.autograd.grad(likelihood(logits).log_prob(x), logits)
+        np.testing.assert_allclose(slope.numpy(), x.numpy() - expit(logits.detach().numpy()), rtol=1e-12)
+        assert torch.autograd.gradcheck(lambda out, x=x: likelihood(out).log_prob(x[:, ::4]), logits[:, ::4])
 
 
 @rows(LIKELIHOODS)

@@ -111,7 +111,7 @@ def test_bounds_are_in_order_up_to_log_p(model):
 
 def test_the_curve_is_the_mean_over_groups_of_one_set_of_draws(monkeypatch):
     table = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)) * 3
-    monkeypatch.setattr(metrics.importance, "log_weights", lambda vae, rows, k: table[:k])
+    monkeypatch.setattr(metrics.draws, "log_weights", lambda vae, rows, k: table[:k])
     curve = metrics.importance_curve(linear_gaussian(), torch.zeros(3, 6), (1, 3, 7))
     w = table.numpy()
     np.testing.assert_allclose(curve[1], w.mean(0))
@@ -220,7 +220,7 @@ def test_sums_over_chunks_are_those_of_the_whole(monkeypatch):
         done[i] += k
         return table[first : first + k, i]
 
-    monkeypatch.setattr(metrics.importance, "log_weights", rows_of_the_table)
+    monkeypatch.setattr(metrics.draws, "log_weights", rows_of_the_table)
     monkeypatch.setattr(metrics.draws, "CHUNK", 512 * 7)
     got = metrics.importance_sampling(linear_gaussian(), x, 300)
     assert (done == 300).all()

@@ -143,3 +143,33 @@ def test_a_model_whose_data_is_no_observation_is_told_of_obs():
 
     with pytest.raises(ValueError, match=r"must sample \['x'\] too, or, where that is data, the model take obs="):
         pv.fit((model, guide), torch.zeros(8, 2), epochs=1, progress=False)
+
+
+ROWS_OF = {"normal": {}, "spike-slab": {}, "beta-spike-slab": {"num_data": 100}}
+
+
+@pytest.mark.parametrize("prior", ROWS_OF)
+def test_passes_of_rows_change_nothing(monkeypatch, prior):
+    vae = pv.build_vae((6,), 2, prior=prior, hidden=(3,), **ROWS_OF[prior]).double()
+    x = torch.randn(17, 6, dtype=torch.float64)
+    code, image = vae.encode(x), vae.reconstruct(x)
+    rows = []
+    vae.posterior.network.register_forward_hook(lambda _, args, __: rows.append(len(args[0])))
+    monkeypatch.setattr(pv.vae, "ROWS", 5)
+    torch.testing.assert_close(vae.encode(x), code, rtol=1e-12, atol=0)
+    assert rows == [5, 5, 5, 2]
+    torch.testing.assert_close(vae.decode(code), image, rtol=1e-12, atol=0)
+    torch.testing.assert_close(vae.reconstruct(x), image, rtol=1e-12, atol=0)
+
+
+def test_samples_come_in_passes_of_rows_with_what_all_data_share_drawn_once(monkeypatch):
+    vae = pv.build_vae((6,), 2, prior="beta-spike-slab", hidden=(3,), num_data=100)
+    rows, shared = [], []
+    vae.likelihood.network.register_forward_hook(lambda _, args, __: rows.append(len(args[0])))
+    forward = vae.prior.forward
+    monkeypatch.setattr(vae.prior, "forward", lambda s: shared.append(s) or forward(s))
+    monkeypatch.setattr(pv.vae, "ROWS", 5)
+    assert vae.sample(12).shape == (12, 6)
+    assert rows == [5, 5, 2]
+    assert all(torch.equal(s, shared[0]) for s in shared)
+    assert len(vae.sample(12).unique(dim=0)) > 5  # passes are not copies of one another

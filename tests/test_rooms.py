@@ -18,7 +18,7 @@ BELOW: dict[str, set[str]] = {
     "cli": {"runs", "plots", "metrics", "train", "build", "vae", "data", "likelihoods", "pyrovae"},
     "runs": {"plots", "train", "build", "vae", "data"},
     "plots": {"metrics", "train", "vae"},
-    "metrics": {"objectives", "vae", "distributions", "guards"},
+    "metrics": {"compilation", "objectives", "vae", "distributions", "guards"},
     "train": {"infer", "objectives", "vae", "data", "likelihoods", "guards"},
     "infer": {"compilation", "objectives", "guards"},
     "objectives": {"guards", "distributions"},

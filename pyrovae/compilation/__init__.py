@@ -1,6 +1,7 @@
 """Functions of tensors, Pyro inside or not, as one compiled graph each."""
 
 from pyrovae.compilation.capture import Uncapturable, backwards, modules_called
+from pyrovae.compilation.passes import Passes
 from pyrovae.compilation.program import Program
 
-__all__ = ["Program", "Uncapturable", "backwards", "modules_called"]
+__all__ = ["Passes", "Program", "Uncapturable", "backwards", "modules_called"]

@@ -260,8 +260,8 @@ def batches(
     transform: Callable[[Tensor], Tensor] | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[Tensor]:
-    """One pass over x in batches. A tensor is cut by indexing, a Dataset goes through a DataLoader, and whatever else
-    can be iterated is taken as it is. Of a pair ``(x, label)`` the first is kept.
+    """One pass over x in batches. A tensor is cut by rows and never copied, a Dataset goes through a DataLoader, and
+    whatever else can be iterated is taken as it is. Of a pair ``(x, label)`` the first is kept.
 
     Args:
         x: ``(N, *event_shape)``, a Dataset, or a DataLoader.
@@ -275,7 +275,7 @@ def batches(
     source: Iterable[Any]
     if isinstance(x, Tensor):
         order = torch.randperm(len(x), generator=generator).to(x.device) if shuffle else None
-        source = x.split(batch_size) if order is None else (x[index] for index in order.split(batch_size))
+        source = x.split(batch_size) if order is None else (x.index_select(0, rows) for rows in order.split(batch_size))
     elif isinstance(x, Dataset):
         source = DataLoader(x, batch_size, shuffle=shuffle, generator=generator)
     else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
+from pyrovae.compilation import Passes
 from pyrovae.objectives import draw_sites, is_shared
 from pyrovae.objectives.sites import check_observed, check_points, is_point
 from pyrovae.vae import VAE, evaluating
@@ -27,11 +30,12 @@ __all__ = [
     "measuring",
     "point_site",
     "replayed",
+    "weighing",
 ]
 
 Pair = tuple[Callable[..., Any], Callable[..., Any]]
 Sites = dict[str, Any]
-CHUNK = 2**22  # numbers of one tensor of the shape (draws, data, one datum): 16 MiB in float32
+CHUNK = 2**20  # numbers of one tensor of the shape (draws, data, one datum): 4 MiB in float32, which malloc keeps
 
 
 def measuring(vae: VAE | Pair) -> Any:
@@ -83,6 +87,18 @@ def _scored(model: Sites, guide: Sites) -> tuple[Sites, Sites]:
 def local(sites: Sites) -> Sites:
     """The sites of which each datum has its own."""
     return {name: site for name, site in sites.items() if not is_shared(site)}
+
+
+def weighing(vae: VAE | Pair, x: Tensor, num_samples: int) -> Callable[[Tensor, int], Tensor]:
+    """:func:`log_weights` for all the :func:`chunks` of x, compiled where there are enough of them."""
+    module = vae if isinstance(vae, nn.Module) else None
+    passes = Counter(k for _, draws in chunks(x, num_samples) for k in draws)
+    each = {k: Passes(partial(_weighed, vae, k), num, module) for k, num in passes.items()}
+    return lambda rows, num_draws: each[num_draws](rows)[0]
+
+
+def _weighed(vae: VAE | Pair, num_draws: int, x: Tensor) -> tuple[Tensor]:
+    return (log_weights(vae, x, num_draws),)
 
 
 def log_weights(vae: VAE | Pair, x: Tensor, num_draws: int) -> Tensor:

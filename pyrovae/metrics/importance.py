@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyrovae.metrics.draws import Pair, chunks, log_weights, measuring
+from pyrovae.metrics.draws import Pair, chunks, measuring, weighing
 from pyrovae.vae import VAE
 
 __all__ = ["ImportanceSampling", "importance_curve", "importance_sampling", "pareto_k"]
@@ -57,13 +57,14 @@ def importance_sampling(vae: VAE | Pair, x: Tensor, num_samples: int = 5000) -> 
     """
     tail = _tail_length(num_samples)
     parts = []
+    log_weights = weighing(vae, x, num_samples)
     with measuring(vae):
         for rows, draws in chunks(x, num_samples):
             sums: list[Tensor] = []
             squares: list[Tensor] = []
             kept: list[Tensor] = []
             for k in draws:
-                log_w = log_weights(vae, rows, k)
+                log_w = log_weights(rows, k)
                 sums.append(log_w.logsumexp(0))
                 squares.append((2 * log_w).logsumexp(0))
                 kept = [_largest(torch.cat([*kept, log_w]), tail + 1)]
@@ -99,9 +100,10 @@ def importance_curve(
     if len(num_samples) == 0 or not all(isinstance(k, int) and k >= 1 for k in num_samples):
         raise ValueError(f"num_samples must be whole numbers of draws, each at least 1, got {num_samples!r}")
     curve: dict[int, list[Tensor]] = {k: [] for k in num_samples}
+    log_weights = weighing(vae, x, max(num_samples))
     with measuring(vae):
         for rows, draws in chunks(x, max(num_samples)):
-            log_w = torch.cat([log_weights(vae, rows, k) for k in draws])
+            log_w = torch.cat([log_weights(rows, k) for k in draws])
             for k, values in curve.items():
                 groups = log_w[: len(log_w) // k * k].reshape(-1, k, len(rows))
                 values.append((groups.logsumexp(1) - math.log(k)).mean(0))

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from pyrovae import guards
 from pyrovae.data import Data, batches
+from pyrovae.data.placement import placed, sent
 from pyrovae.infer import SVI
 from pyrovae.objectives import ELBO, Objective, blame, is_divergence
 from pyrovae.train.checks import (
@@ -99,7 +100,8 @@ def fit(
         train, transform, val = data.train, data.transform, data.val if val is None else val
     if patience is not None and (val is None or patience < 1):
         raise ValueError(f"patience must be at least 1, with validation data, got {patience}")
-    train, val = _like_parameters(vae, train), _like_parameters(vae, val)
+    parameter = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
+    train, val = placed(train, parameter), placed(val, parameter)
     check_num_data(vae, train)
 
     if isinstance(vae, tuple):
@@ -124,14 +126,14 @@ def fit(
         for epoch in range(1, epochs + 1):
             before = _weights(vae)
             try:
-                passes = batches(train, batch_size, transform=transform, generator=generator)
+                passes = sent(batches(train, batch_size, transform=transform, generator=generator), parameter)
                 with _divergence(epoch):
                     if isinstance(loss, Objective):
                         passes = _scheduled(loss, epoch - 1, passes, num_rows=length(train))
                     train_loss = _train_epoch(vae, svi, passes, steps, checked=isinstance(train, Tensor))
                     val_loss = math.nan
                     if val is not None:
-                        val_loss = _evaluate(vae, bound, batches(val, batch_size, shuffle=False))
+                        val_loss = _evaluate(vae, bound, sent(batches(val, batch_size, shuffle=False), parameter))
                         if math.isinf(val_loss) and math.isfinite(train_loss):
                             raise FloatingPointError(f"the validation loss became {val_loss}")
             except BaseException:
@@ -174,7 +176,6 @@ def _train_epoch(vae: VAE | Pair, svi: SVI, passes: Iterable[Tensor], steps: Ite
         vae.train()
     total, count = 0.0, 0
     for batch, step in zip(passes, steps, strict=False):
-        batch = _like_parameters(vae, batch)
         if not checked:
             check_support(vae, batch)
         total, count = total + _number(svi.step, svi, batch, f"step {step}: the loss"), count + len(batch)
@@ -226,12 +227,6 @@ def _evaluate(vae: VAE | Pair, svi: SVI, passes: Iterable[Tensor]) -> float:
     with _eval_mode(vae):
         losses = [(_number(svi.evaluate_loss, svi, batch, "the validation loss"), len(batch)) for batch in passes]
     return sum(loss for loss, _ in losses) / sum(count for _, count in losses)
-
-
-def _like_parameters(vae: VAE | Pair, x: Any) -> Any:
-    """A tensor with the device and dtype of the VAE's parameters; whatever is no tensor as it is."""
-    parameter = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
-    return x if parameter is None or not isinstance(x, Tensor) else x.to(parameter)
 
 
 def _eval_mode(vae: VAE | Pair) -> Any:
