@@ -49,7 +49,7 @@ def functions(vae: VAE | Pair) -> Pair:
 
 
 def chunks(x: Tensor, num_samples: int, times: int = 1) -> Iterator[tuple[Tensor, list[int]]]:
-    """Rows of x with the numbers of draws to take for them; a tensor of a pass is hardly larger than ``times * CHUNK``."""
+    """Rows of x with the numbers of draws to take for them: no tensor of a pass is much larger than times CHUNK."""
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
     if len(x) == 0:
