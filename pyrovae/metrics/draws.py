@@ -35,7 +35,7 @@ __all__ = [
 
 Pair = tuple[Callable[..., Any], Callable[..., Any]]
 Sites = dict[str, Any]
-CHUNK = 2**20  # numbers of one tensor of the shape (draws, data, one datum): 4 MiB in float32, which malloc keeps
+CHUNK = 2**20  # numbers of one tensor of the shape (draws, data, one datum): 4 MiB in float32
 
 
 def measuring(vae: VAE | Pair) -> Any:
