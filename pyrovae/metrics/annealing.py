@@ -85,7 +85,7 @@ def annealed_importance_sampling(
     first = guide if start == "guide" else _prior(model)
     values = []
     with measuring(vae):
-        for rows, chains in chunks(x, num_chains):
+        for rows, chains in chunks(x, num_chains, times=4):  # chains of one pass find their step sizes together
             steps: list[Tensor] | None = [] if num_temperatures == 1 else None
             sums = []
             for k in chains:

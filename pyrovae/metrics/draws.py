@@ -35,7 +35,7 @@ __all__ = [
 
 Pair = tuple[Callable[..., Any], Callable[..., Any]]
 Sites = dict[str, Any]
-CHUNK = 2**20  # numbers of one tensor of the shape (draws, data, one datum): 4 MiB in float32, which malloc keeps
+CHUNK = 2**20  # numbers of one tensor of the shape (draws, data, one datum): 4 MiB in float32
 
 
 def measuring(vae: VAE | Pair) -> Any:
@@ -48,13 +48,13 @@ def functions(vae: VAE | Pair) -> Pair:
     return vae if isinstance(vae, tuple) else (vae.model, vae.guide)
 
 
-def chunks(x: Tensor, num_samples: int) -> Iterator[tuple[Tensor, list[int]]]:
-    """Rows of x with the numbers of draws to take for them, so that no tensor of a pass is much larger than CHUNK."""
+def chunks(x: Tensor, num_samples: int, times: int = 1) -> Iterator[tuple[Tensor, list[int]]]:
+    """Rows of x with the numbers of draws to take for them: no tensor of a pass is much larger than times CHUNK."""
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
     if len(x) == 0:
         raise ValueError("x has no rows")
-    passes = max(1, CHUNK // max(x[0].numel(), 512))
+    passes = max(1, times * CHUNK // max(x[0].numel(), 512))
     num_rows = min(len(x), passes, max(16, passes // num_samples))
     num_draws = max(1, passes // num_rows)
     draws = [min(num_draws, num_samples - done) for done in range(0, num_samples, num_draws)]
