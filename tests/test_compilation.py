@@ -8,7 +8,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
-from pyrovae.compilation import Program
+from pyrovae.compilation import Program, Uncapturable
 from pyrovae.compilation.functions import expm1, faster_functions, log1p
 from pyrovae.compilation.matmul import faster_products
 
@@ -89,3 +89,12 @@ def test_a_compiled_product_is_right():
     x = torch.randn(64, 80)
     program = Program(lambda x: (functional.softplus(layer(x)),), [x], [layer])
     assert torch.allclose(program(x)[0], functional.softplus(layer(x)), rtol=1e-4, atol=1e-5)
+
+
+def test_results_that_are_infinite_in_the_same_places_are_the_same(monkeypatch):
+    x = torch.tensor([0.0, 1.0, 2.0])
+    monkeypatch.setattr(Program, "_compile", lambda self, graph: graph.module)
+    assert torch.equal(Program(lambda x: (x.log(),), [x])(x)[0], x.log())
+    monkeypatch.setattr(Program, "_compile", lambda self, graph: lambda x: (torch.tensor([0.0, 0.0, 0.7]),))
+    with pytest.raises(Uncapturable, match="compiled it gives norm"):
+        Program(lambda x: (x.log(),), [x])
