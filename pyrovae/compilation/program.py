@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -72,6 +73,7 @@ class Program:
         slots = ((slots, name) for m in self._watched for slots in _slots(m) for name in slots)
         self._tensors = _Entries((*slots, *entries))
         self._places = [x.data_ptr() for x in graph.outside]
+        gc.collect()
         self.seconds = time.perf_counter() - start
         self._pause = FIRST_PAUSE * self._look_for
         self._next_look = self._ran + self._pause
@@ -99,6 +101,7 @@ class Program:
             same = self._captured()[0].same_as(self.graph)
         except Uncapturable:
             same = False
+        gc.collect()  # the other graph is full of circles, and holds what its run computed
         self._pause = min(2 * self._pause, LAST_PAUSE * self._look_for)
         self._next_look = self._ran + self._pause
         return same
