@@ -142,7 +142,7 @@ def serve(namespace: Mapping[str, Any]) -> None:
             importlib.import_module(package)  # before the clock starts
         namespace[name](Turns(sys.stdin, answers), **options)
         raise RuntimeError(f"{name} ended before it was stopped")
-    except Exception:
+    except Exception:  # whatever it is, the parent raises it
         print(json.dumps({"error": traceback.format_exc()}), file=answers, flush=True)
         sys.exit(1)
 

@@ -221,8 +221,8 @@ class SVI(pyro.infer.SVI):
     ) -> Compiled | None:
         """A graph of the loss, of its gradient, and, where that is Adam's, of the step of the optimizer."""
         step = calls.what == "step"
-        with_update = with_update and step and self.accumulate == 1 and self._optimizer is not None
-        compiled = Compiled(self._optimizer.updates() or [] if with_update else [])  # type: ignore[union-attr]  # as above
+        optimizer = self._optimizer if with_update and step and self.accumulate == 1 else None
+        compiled = Compiled([] if optimizer is None else optimizer.updates() or [])
         stepped = {param for update in compiled.updates for param in update.params}
         scheduled, params = self._scheduled(), list(self._params)
         num_inputs = len(tensors) + len(scheduled)
