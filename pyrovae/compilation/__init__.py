@@ -3,5 +3,6 @@
 from pyrovae.compilation.capture import Uncapturable, backwards, modules_called
 from pyrovae.compilation.passes import Passes
 from pyrovae.compilation.program import Program
+from pyrovae.compilation.timings import Timings
 
-__all__ = ["Passes", "Program", "Uncapturable", "backwards", "modules_called"]
+__all__ = ["Passes", "Program", "Timings", "Uncapturable", "backwards", "modules_called"]

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from pyrovae import guards
 from pyrovae.compilation.capture import Uncapturable
 from pyrovae.compilation.program import Program
+from pyrovae.compilation.timings import Timings
 
 __all__ = ["Passes"]
-
-CHECKED = 2  # passes with Pyro's validation and the guards of pyrovae
-TIMED = 3  # passes without them, before one is compiled
-SAVED = 0.5  # of a pass, at least, by compiling it: 0.70 of 784-400-50 was measured
-SECONDS = 10.0  # to compile a pass
 
 
 class Passes:
@@ -40,30 +33,24 @@ class Passes:
     ) -> None:
         self.function, self.num_passes, self.module = function, num_passes, module
         self.program: Program | None = None
-        self._count, self._fastest = 0, math.inf
+        self._timings = Timings()
         self._shape: Any = None
         self._eager = False
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
         shape = [(x.shape, x.dtype, x.device) for x in inputs]
         self._shape = self._shape or shape
-        self._count += 1
-        if shape != self._shape or self._count <= CHECKED:
+        self._timings.count += 1
+        if shape != self._shape or not self._timings.checked:
             return self.function(*inputs)
-        if self.program is None and self._pays():
+        left = self.num_passes - self._timings.count + 1
+        if self.program is None and not self._eager and self._timings.pays(left):
             self._compile(inputs)
         if self.program is not None and self.program.still_right():
             return self.program(*inputs)
         self.program = None
-        start = time.perf_counter()
-        with guards.unchecked():
-            results = self.function(*inputs)
-        self._fastest = min(self._fastest, time.perf_counter() - start)
-        return results
-
-    def _pays(self) -> bool:
-        left = self.num_passes - self._count + 1
-        return not self._eager and self._count > CHECKED + TIMED and SAVED * self._fastest * left > SECONDS
+        with self._timings.unchecked():
+            return self.function(*inputs)
 
     def _compile(self, inputs: Sequence[Tensor]) -> None:
         self._eager = True  # once is enough

@@ -1,9 +1,7 @@
-"""What SVI knows of the calls that look alike: how many there were, how long they took, how they are compiled."""
+"""What SVI knows of the calls that look alike: what they call, how they are compiled."""
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from pyrovae import guards
-from pyrovae.compilation import Program, modules_called
+from pyrovae.compilation import Program, Timings, modules_called
 from pyrovae.infer.optimizer import AdamUpdate
 
 __all__ = ["Calls", "Compiled", "flatten"]
@@ -27,22 +24,12 @@ class Calls:
     def __init__(self, what: str, strange: str | None) -> None:
         self.what = what
         self.strange = strange  # the type of an argument that may change and look the same
-        self.count = 0
-        self.timings, self.seconds, self.fastest = 0, 0.0, math.inf  # of those that ran as they are
+        self.timings = Timings()
         self.compiled: list[Compiled] = []  # one for each mode
         self.modules: dict[nn.Module, None] = {}
 
     @contextmanager
-    def timed(self) -> Iterator[None]:
-        """Without the checks."""
-        start = time.perf_counter()
-        with guards.unchecked():
-            yield
-        took = time.perf_counter() - start
-        self.timings, self.seconds, self.fastest = self.timings + 1, self.seconds + took, min(self.fastest, took)
-
-    @contextmanager
-    def checked(self) -> Iterator[None]:
+    def met(self) -> Iterator[None]:
         """As the first calls are: what they call is kept."""
         with modules_called() as modules:
             yield

@@ -22,10 +22,7 @@ from pyrovae.objectives import Objective
 
 __all__ = ["SVI"]
 
-CHECKED = 2  # calls of each signature with Pyro's validation and the guards of pyrovae
 MOST = 8  # compilations, after which what is new runs as it is
-SAVED = 0.4  # of a step, at least, by compiling it
-SECONDS = 10.0  # to compile a step, before one was compiled
 
 
 class SVI(pyro.infer.SVI):
@@ -117,12 +114,13 @@ class SVI(pyro.infer.SVI):
         """A loss as a number, or a tuple of them; under ``step`` its gradient is added to the parameters'."""
         signature, tensors, rebuild, strange = flatten(args, kwargs)
         calls = self._calls.setdefault((what, signature), Calls(what, strange))
-        calls.count += 1
+        timings = calls.timings
+        timings.count += 1
         if self.num_calls is not None:
             self.num_calls -= 1
-        compiled = self._compiled(calls, tensors, rebuild) if calls.count > CHECKED else None
+        compiled = self._compiled(calls, tensors, rebuild) if timings.checked else None
         if compiled is None:
-            with calls.timed() if calls.count > CHECKED else calls.checked():
+            with timings.unchecked() if timings.checked else calls.met():
                 return self._step_as_it_is(args, kwargs) if what == "step" else self._loss_as_it_is(args, kwargs)
         losses, grads = compiled([*tensors, *self._scheduled().values()])
         if what == "step":
@@ -189,7 +187,7 @@ class SVI(pyro.infer.SVI):
             self._give_up(calls.what, f"it is called with {calls.strange}, which is neither a tensor nor a plain value")
             return None
         if not all(compiled.holds() for compiled in calls.compiled):
-            calls.compiled, calls.count = [], 1  # new tensors are met as the first ones were
+            calls.compiled, calls.timings.count = [], 1  # new tensors are met as the first ones were
             return None
         compiled = next((compiled for compiled in calls.compiled if compiled.program.in_mode()), None)
         if compiled is not None and not compiled.program.still_right():
@@ -205,16 +203,13 @@ class SVI(pyro.infer.SVI):
         return self._compile(calls, tensors, rebuild)
 
     def _pays(self, calls: Calls) -> bool:
-        """Whether compiling costs less than it saves, or, of steps whose number is not known, than they have cost."""
         if self.compile and calls.what == "step":
             return True
-        if calls.timings < 3:
-            return False
-        seconds = self.compile_seconds / self.compilations if self.compilations else SECONDS
+        cost = self.compile_seconds / self.compilations if self.compilations else None
         if self.num_calls is None:
-            return calls.seconds > seconds
-        share = calls.count / sum(each.count for each in self._calls.values())
-        return SAVED * calls.fastest * self.num_calls * share > seconds
+            return calls.timings.pays(None, cost)
+        share = calls.timings.count / sum(each.timings.count for each in self._calls.values())
+        return calls.timings.pays(self.num_calls * share, cost)
 
     def _compile(
         self, calls: Calls, tensors: Sequence[Tensor], rebuild: Any, with_update: bool = True

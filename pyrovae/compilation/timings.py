@@ -1,0 +1,50 @@
+"""When compiling pays: the one policy of steps and of passes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pyrovae import guards
+
+__all__ = ["Timings"]
+
+CHECKED = 2  # calls with Pyro's validation and the guards of pyrovae
+TIMED = 3  # calls without them, at least, before one is compiled
+SAVED = 0.4  # of a call, at least, by compiling it
+SECONDS = 10.0  # to compile one, before one was compiled
+
+
+class Timings:
+    """Calls that look alike: how many there were, and the times of those that ran as they are, without checks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds, self.fastest = 0.0, math.inf
+        self._num_timed = 0
+
+    @property
+    def checked(self) -> bool:
+        """Whether enough of them ran with Pyro's validation and the guards of pyrovae."""
+        return self.count > CHECKED
+
+    @contextmanager
+    def unchecked(self) -> Iterator[None]:
+        """Without these, and timed."""
+        start = time.perf_counter()
+        with guards.unchecked():
+            yield
+        took = time.perf_counter() - start
+        self._num_timed, self.seconds, self.fastest = self._num_timed + 1, self.seconds + took, min(self.fastest, took)
+
+    def pays(self, left: float | None, cost: float | None = None) -> bool:
+        """Whether compiling costs less than it saves of ``left`` calls, or, if None, than they have cost so far.
+
+        ``cost`` is the time in seconds that compiling took before; without one it is taken to be ten.
+        """
+        if self._num_timed < TIMED:
+            return False
+        cost = SECONDS if cost is None else cost
+        return self.seconds > cost if left is None else SAVED * self.fastest * left > cost
