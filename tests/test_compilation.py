@@ -98,3 +98,24 @@ def test_results_that_are_infinite_in_the_same_places_are_the_same(monkeypatch):
     monkeypatch.setattr(Program, "_compile", lambda self, graph: lambda x: (torch.tensor([0.0, 0.0, 0.7]),))
     with pytest.raises(Uncapturable, match="compiled it gives norm"):
         Program(lambda x: (x.log(),), [x])
+
+
+def test_compiled_code_takes_inputs_of_any_strides():
+    x = torch.arange(12.0).reshape(4, 3)
+    program = Program(lambda x: (x.cumsum(0).sin(),), [x[:1].expand(4, 3)])
+    for other in (
+        x,
+        x.t().contiguous().t(),
+        torch.cat([x, x], 1)[:, :3],
+        x[:1].expand(4, 3),
+        x.flip(0)[::2].repeat(2, 1),
+    ):
+        assert torch.allclose(program(other)[0], other.cumsum(0).sin())
+
+
+def test_a_tensor_from_outside_of_other_strides_is_noticed():
+    weight = torch.nn.Parameter(torch.arange(9.0).reshape(3, 3))
+    program = Program(lambda x: (x @ weight,), [torch.ones(2, 3)])
+    assert program.in_place()
+    weight.data = weight.data.t()
+    assert not program.in_place()

@@ -21,6 +21,15 @@ def test_batches_of_other_sizes_are_right_with_a_compilation_each(recorded):
     assert svi.compilations == 3
 
 
+def test_batches_of_other_strides_are_right_without_a_compilation():
+    x = data()
+    wide = torch.cat([x, x], 1)
+    svi = assert_same_run(
+        pv.ELBO, [x] * 4 + [x.t().contiguous().t(), wide[:, :DIM], x[:1].expand(ROWS, DIM)], compile=True
+    )
+    assert svi.compilations == 1
+
+
 class Noisy(nn.Module):
     """A network that is another one in ``eval`` mode, with statistics of its own."""
 

@@ -21,6 +21,8 @@ SMALLEST = 2**18  # multiplications: below, the call of the other library costs 
 MARGIN = 0.9  # of the time, below which the other library is taken
 REPEATS = 7
 
+aten = torch.ops.aten
+
 _library: torch.library.Library | None = None
 _choices: dict[Any, bool] = {}
 
@@ -31,13 +33,15 @@ def faster_products(module: GraphModule, inputs: list[Tensor]) -> None:
         return
     FakeTensorProp(module).propagate(*inputs)  # the shape and the strides of each node
     for node in list(module.graph.nodes):
-        if node.target not in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+        if node.target not in (aten.mm.default, aten.addmm.default):
             continue
-        bias, a, b = (None, *node.args) if node.target is torch.ops.aten.mm.default else node.args
+        bias, a, b = (None, *node.args) if node.target is aten.mm.default else node.args
         if node.kwargs or not _worth_it(bias, a, b):
             continue
         with module.graph.inserting_before(node):
-            transposed = module.graph.call_function(torch.ops.aten.t.default, (b,))
+            transposed = module.graph.call_function(aten.t.default, (b,))
+            if not a.meta["val"].is_contiguous():  # the compiler's own copy may be a part of what computes it
+                a = module.graph.call_function(aten.clone.default, (a,), {"memory_format": torch.contiguous_format})
             product = module.graph.call_function(_linear(), (a, transposed, bias))
         node.replace_all_uses_with(product)
         module.graph.erase_node(node)

@@ -51,7 +51,7 @@ class Program:
         moved: Sequence[Sequence[Tensor]] = (),
     ) -> None:
         start = time.perf_counter()
-        inputs = [x.detach() for x in inputs]
+        inputs = [x.detach().contiguous() for x in inputs]
         self.function = function
         self._inputs = inputs
         self._moved = moved
@@ -72,7 +72,7 @@ class Program:
         )
         slots = ((slots, name) for m in self._watched for slots in _slots(m) for name in slots)
         self._tensors = _Entries((*slots, *entries))
-        self._places = [x.data_ptr() for x in graph.outside]
+        self._places = [_place(x) for x in graph.outside]
         gc.collect()
         self.seconds = time.perf_counter() - start
         self._pause = FIRST_PAUSE * self._look_for
@@ -81,7 +81,7 @@ class Program:
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
         start = time.perf_counter()
         with torch.no_grad():
-            results = self._code(*inputs, *self._outside)
+            results = self._code(*[x.contiguous() for x in inputs], *self._outside)  # the code is of these strides
         self._ran += time.perf_counter() - start
         return results
 
@@ -91,7 +91,7 @@ class Program:
 
     def in_place(self) -> bool:
         """Whether its modules have the tensors, and these the memory, of when it was captured."""
-        return self._tensors.same() and [x.data_ptr() for x in self.graph.outside] == self._places
+        return self._tensors.same() and [_place(x) for x in self.graph.outside] == self._places
 
     def still_right(self) -> bool:
         """Whether it would be captured as the same graph now; looked at ever more seldom, and True between."""
@@ -169,6 +169,11 @@ class _Entries:
 
     def same(self) -> bool:
         return all(map(operator.is_, [entries.get(name) for entries, name in self._entries], self._values))
+
+
+def _place(x: Tensor) -> tuple[int, tuple[int, ...]]:
+    """Where a tensor is in memory."""
+    return x.data_ptr(), x.stride()
 
 
 def _is_setting(value: Any) -> bool:
