@@ -72,7 +72,9 @@ class Program:
         )
         slots = ((slots, name) for m in self._watched for slots in _slots(m) for name in slots)
         self._tensors = _Entries((*slots, *entries))
-        self._places = [_place(x) for x in graph.outside]
+        own = {id(x) for group in moved for x in group if not x.requires_grad}  # nobody else has them
+        self._placed = [x for x in graph.outside if id(x) not in own]
+        self._places = _places(self._placed)
         gc.collect()
         self.seconds = time.perf_counter() - start
         self._pause = FIRST_PAUSE * self._look_for
@@ -91,7 +93,7 @@ class Program:
 
     def in_place(self) -> bool:
         """Whether its modules have the tensors, and these the memory, of when it was captured."""
-        return self._tensors.same() and [_place(x) for x in self.graph.outside] == self._places
+        return self._tensors.same() and _places(self._placed) == self._places
 
     def still_right(self) -> bool:
         """Whether it would be captured as the same graph now; looked at ever more seldom, and True between."""
@@ -129,8 +131,9 @@ class Program:
         faster_products(module, tensors)
         with torch.no_grad():
             try:
-                # torch's own draws, so that a seed gives the numbers that it gives without compilation
-                return _inductor.compile(module, tensors, options={"fallback_random": True})
+                # torch's own draws, so that a seed gives the numbers that it gives without compilation; sizes and
+                # strides are known before the call
+                return _inductor.compile(module, tensors, options={"fallback_random": True, "size_asserts": False})
             except Exception as error:  # of a compiler that is not there, or fails, in one of a dozen classes
                 raise Uncapturable(f"it cannot be compiled here: {_first_line(error)}") from error
 
@@ -171,9 +174,9 @@ class _Entries:
         return all(map(operator.is_, [entries.get(name) for entries, name in self._entries], self._values))
 
 
-def _place(x: Tensor) -> tuple[int, tuple[int, ...]]:
-    """Where a tensor is in memory."""
-    return x.data_ptr(), x.stride()
+def _places(tensors: Sequence[Tensor]) -> list[Any]:
+    """Where they are in memory, and how."""
+    return [*map(Tensor.data_ptr, tensors), *map(Tensor.stride, tensors)]
 
 
 def _is_setting(value: Any) -> bool:

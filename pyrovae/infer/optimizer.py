@@ -163,6 +163,7 @@ class AdamUpdate:
         self._state = state
         self._kind: Any = self._kind_of(group)
         self._num_steps = -1  # of the optimizer, when the counts were last seen to be equal
+        self._count = 0  # what they were then, and have become
 
     @staticmethod
     def fits(group: _Group) -> bool:
@@ -182,7 +183,7 @@ class AdamUpdate:
     @property
     def moved(self) -> list[Sequence[Tensor]]:
         """What it moves."""
-        return [self.params, self._first, self._second]
+        return [self.params, self._first, self._second, [self._steps]]
 
     def holds(self) -> bool:
         """Whether what it takes to be constant is, and every parameter was stepped as often as the others."""
@@ -191,12 +192,12 @@ class AdamUpdate:
         if any(each["step"] is not step for each, step in zip(self._state, self._views, strict=True)):
             return False  # another group has them now
         if self._num_steps != self._group.num_steps and bool((self._steps == self._steps[0]).all()):
-            self._num_steps = self._group.num_steps
+            self._num_steps, self._count = self._group.num_steps, int(self._steps[0])
         return self._num_steps == self._group.num_steps
 
     def inputs(self) -> Tensor:
         """The numbers of the next step."""
-        group, t = self._group, self._steps[0].item() + 1
+        group, t = self._group, self._count + 1
         rate, (beta_1, beta_2), eps, decay = float(group["lr"]), group["betas"], group["eps"], group["weight_decay"]
         corrected, root = rate / (1 - beta_1**t), 1 / math.sqrt(1 - beta_2**t)
         numbers = (corrected, root, 1 - beta_1, beta_2, 1 - beta_2, eps, rate * decay if self._kind[1] else decay)
@@ -206,7 +207,8 @@ class AdamUpdate:
         """Move the parameters and the state, but where ``keep`` is true, in which case all stays as it was."""
         corrected, root, gain_1, beta_2, gain_2, eps, decay = inputs.unbind()
         decays, decoupled = self._kind
-        for param, first, second in zip(*self.moved, strict=True):
+        moved = [(self._steps, self._steps + 1)]
+        for param, first, second in zip(self.params, self._first, self._second, strict=True):
             grad, start = grads[param], param
             if decays and decoupled:
                 start = param * (1 - decay)
@@ -214,10 +216,10 @@ class AdamUpdate:
                 grad = grad + decay * param
             m = first + gain_1 * (grad - first)
             v = beta_2 * second + gain_2 * grad * grad
-            moved = start - corrected * m / (v.sqrt() * root + eps)
-            for old, new in ((param, moved), (first, m), (second, v)):
-                old.copy_(new if keep is None else torch.where(keep, old, new))
+            moved += [(param, start - corrected * m / (v.sqrt() * root + eps)), (first, m), (second, v)]
+        for old, new in moved:
+            old.copy_(new if keep is None else torch.where(keep, old, new))
 
     def done(self) -> None:
-        """Count the step."""
-        self._steps.add_(1)
+        """The graph has run, and moved them."""
+        self._count += 1

@@ -113,7 +113,9 @@ class SVI(pyro.infer.SVI):
     def _run(self, what: str, args: Any, kwargs: Any) -> Any:
         """A loss as a number, or a tuple of them; under ``step`` its gradient is added to the parameters'."""
         signature, tensors, rebuild, strange = flatten(args, kwargs)
-        calls = self._calls.setdefault((what, signature), Calls(what, strange))
+        calls = self._calls.get((what, signature))
+        if calls is None:
+            calls = self._calls[what, signature] = Calls(what, strange)
         timings = calls.timings
         timings.count += 1
         if self.num_calls is not None:
@@ -168,6 +170,7 @@ class SVI(pyro.infer.SVI):
             if math.isnan(values[0]):
                 raise self.objective.diverged(self.model, self.guide, args, kwargs)
             self.objective.step += 1
+            return
         for value in values:
             warn_if_nan(value, "loss")
 
