@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import logging
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -129,7 +131,9 @@ class Program:
         tensors: list[Any] = [*self._inputs, *self._outside]
         module = faster_functions(graph.module, tensors)
         faster_products(module, tensors)
-        with torch.no_grad():
+        # which says, at its import, that there is no CUDA where a folder of it is
+        extensions = logging.getLogger("torch.utils.cpp_extension")
+        with torch.no_grad(), mock.patch.object(extensions, "disabled", True):
             try:
                 # torch's own draws, so that a seed gives the numbers that it gives without compilation; sizes and
                 # strides are known before the call
