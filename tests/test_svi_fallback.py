@@ -351,3 +351,28 @@ def test_a_tensor_that_a_function_closes_over_is_read_at_each_call(recorded):
 def test_uncapturable_is_an_error_of_its_own():
     with pytest.raises(Uncapturable, match="reads the value"):
         Program(lambda x: (x if x.sum() > 0 else -x,), [X])
+
+
+def test_a_number_that_changes_at_each_step_is_told_of_once(recorded, monkeypatch):
+    monkeypatch.setattr("pyrovae.infer.svi.MANY", 5)
+
+    def model(x, scale):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(DIM), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, scale).to_event(1), obs=x)
+
+    def run(cls, **options):
+        pyro.clear_param_store()
+        svi = cls(model, lambda x, scale: guide(x), pyro.optim.Adam({"lr": 0.1}), pv.ELBO(), **options)
+        torch.manual_seed(0)
+        return [svi.step(X, 1 + 0.1 * step) for step in range(12)], svi
+
+    expected, _ = run(pyro.infer.SVI)
+    with pytest.warns(UserWarning, match="5 different shapes or values .* can be given as a tensor") as told:
+        got, svi = run(pv.SVI)
+    assert len(told) == 1
+    assert len(svi._calls) == 1
+    assert got == pytest.approx(expected, rel=1e-5)
+    assert run(pv.SVI, compile=False)[0] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(RuntimeError, match="compile=True, but step cannot be compiled: it was called with 5"):
+        run(pv.SVI, compile=True)

@@ -23,6 +23,7 @@ from pyrovae.objectives import Objective
 __all__ = ["SVI"]
 
 MOST = 8  # compilations, after which what is new runs as it is
+MANY = 50  # signatures, after which there are too many to compile
 
 
 class SVI(pyro.infer.SVI):
@@ -113,9 +114,8 @@ class SVI(pyro.infer.SVI):
     def _run(self, what: str, args: Any, kwargs: Any) -> Any:
         """A loss as a number, or a tuple of them; under ``step`` its gradient is added to the parameters'."""
         signature, tensors, rebuild, strange = flatten(args, kwargs)
-        calls = self._calls.get((what, signature))
-        if calls is None:
-            calls = self._calls[what, signature] = Calls(what, strange)
+        key = what, None if what in self._eager else signature
+        calls = self._calls.get(key) or self._new_calls(key, strange)
         timings = calls.timings
         timings.count += 1
         if self.num_calls is not None:
@@ -133,6 +133,21 @@ class SVI(pyro.infer.SVI):
                 update.done()
             self._updated = bool(compiled.updates)
         return compiled.pack(losses)
+
+    def _new_calls(self, key: tuple[str, Any], strange: str | None) -> Calls:
+        """Those of a signature that is new; of all signatures together, once there are too many."""
+        what, signature = key
+        others = [other for other in self._calls if other[0] == what]
+        if signature is not None and len(others) == MANY:
+            for other in others:
+                del self._calls[other]
+            why = f"it was called with {MANY} different shapes or values of plain arguments, and this is one more"
+            if self.compile is not False:
+                self._give_up(what, f"{why}; a number that changes from call to call can be given as a tensor")
+            self._eager.add(what)
+            key = what, None
+        self._calls[key] = Calls(what, strange)
+        return self._calls[key]
 
     def _update(self) -> None:
         """One step of the optimizer on the gradients, which are then gone."""
