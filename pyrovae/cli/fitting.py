@@ -111,8 +111,8 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 @click.option("--lr", default=1e-3, show_default=True, type=click.FloatRange(0, min_open=True), help="Learning rate.")
 @click.option(
     "--schedule",
-    help=f"Of the rate: {', '.join(SCHEDULES)}. What they take follows, cosine:warmup=5.  [default: none; those "
-    "of a length have that of the run, step a third of it, warmup a tenth]",
+    help=f"Of the learning rate: {', '.join(SCHEDULES)}. What they take follows, cosine:warmup=5.  [default: none; "
+    "where its length is not given, cosine and one-cycle have that of the run, step a third of it, warmup a tenth]",
 )
 @click.option("--momentum", type=click.FloatRange(0, 1, True, True), help="Of momentum, nesterov, muon.")
 @click.option("--weight-decay", type=click.FloatRange(0), help="Of adamw and muon, apart from the gradient.")
