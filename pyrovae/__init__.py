@@ -10,6 +10,7 @@ The pipeline, in the order of the rooms::
     vae          model(x) and guide(x) for Pyro     pv.VAE(prior, likelihood, guide)
     build        the same from names                pv.build_vae((64,), 16, prior="laplace")
     objectives   bounds that Pyro's SVI descends    pv.ELBO(beta=pv.warmup(5))
+    optim        optimizers, and rates that move    pv.optim.adam(lr=1e-3)
     infer        Pyro's SVI, compiled               pv.SVI(vae.model, vae.guide, optim, pv.ELBO())
     train        the loop around SVI                pv.fit(vae, x, epochs=50)
     metrics      bounds and errors, per datum       pv.metrics.log_likelihood(vae, x)
@@ -27,13 +28,14 @@ from pyrovae import (
     metrics,
     nn,
     objectives,
+    optim,
     plots,
     priors,
     train,
 )
 from pyrovae.build import build_vae, load, save
 from pyrovae.infer import SVI
-from pyrovae.objectives import ELBO, IWAE, MMD, DReG, Renyi, TotalCorrelation, constant, cyclical, warmup
+from pyrovae.objectives import ELBO, IWAE, L1, L2, MMD, DReG, Renyi, TotalCorrelation, constant, cyclical, warmup
 from pyrovae.train import fit
 from pyrovae.vae import VAE
 
@@ -42,6 +44,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ELBO",
     "IWAE",
+    "L1",
+    "L2",
     "MMD",
     "SVI",
     "VAE",
@@ -63,6 +67,7 @@ __all__ = [
     "metrics",
     "nn",
     "objectives",
+    "optim",
     "plots",
     "priors",
     "save",

@@ -7,10 +7,8 @@ A part is a name, or a name with its hyper-parameters: ``"student-t:df=3:scale=0
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import importlib
-import inspect
 import json
 import math
 import os
@@ -25,6 +23,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyrovae import guards, guides, likelihoods, priors
+from pyrovae.names import by_name, check_options, own_options
 from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, Dictionary
 from pyrovae.vae import VAE
 
@@ -175,7 +174,7 @@ def build_vae(
             raise ValueError(f"num_components is of the priors mixture and vamp, got it with prior {prior!r}")
         prior_options.setdefault("num_components", num_components)
     if prior_name == "vamp":  # it is made of the guide
-        _check_options("prior 'vamp'", prior_options, ["num_components"])
+        check_options("prior 'vamp'", prior_options, ["num_components"])
         num_components = _num_pseudo_inputs(prior_options.get("num_components"), inputs, event_shape)
         guide = guide or "normal"
     else:
@@ -209,15 +208,6 @@ def build_vae(
         "num_data": num_data,
     }
     return vae
-
-
-def by_name(what: str, name: str, table: Mapping[str, Any]) -> Any:
-    """The entry of a table; an error that suggests the nearest name."""
-    if name in table:
-        return table[name]
-    nearest = difflib.get_close_matches(name.lower().replace("_", "-"), table, n=1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"one of {', '.join(table)}"
-    raise ValueError(f"unknown {what} {name!r}: {hint}")
 
 
 def by_name_or_path(what: str, name: str, table: Mapping[str, Any]) -> Any:
@@ -260,7 +250,7 @@ def _made(what: str, name: str, table: Mapping[str, Any], *args: Any, **options:
     """A part made by its class; whatever a user's own class raises names the part."""
     cls = by_name_or_path(what, name, table)
     if options:
-        _check_options(f"{what} {name!r}", options, _own_options(cls, len(args)))
+        check_options(f"{what} {name!r}", options, own_options(cls, len(args)))
     if isinstance(cls, functools.partial):  # what is given is fixed, unless it is said to be learned
         options.setdefault("learned", tuple(key for key in cls.keywords["learned"] if key not in options))
     try:
@@ -272,24 +262,6 @@ def _made(what: str, name: str, table: Mapping[str, Any], *args: Any, **options:
     if not isinstance(module, nn.Module):
         raise ValueError(f"{what} {name!r} must be a class of torch modules, got {module!r} from it")
     return module
-
-
-def _own_options(cls: Callable[..., Any], num_args: int) -> list[str] | None:
-    """What a class takes by name after its first arguments; None where it takes any name, or does not say."""
-    try:
-        parameters = list(inspect.signature(cls).parameters.values())[num_args:]
-    except (TypeError, ValueError):
-        return None
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL]
-
-
-def _check_options(what: str, options: Mapping[str, Any], own: list[str] | None) -> None:
-    unknown = [key for key in options if own is not None and key not in own]
-    if unknown:
-        has = f"its options are {', '.join(own)}" if own else "it has none"
-        raise ValueError(f"{what} has no option {unknown[0]!r}: {has}")
 
 
 def save(vae: VAE, folder: str | Path, **sections: Any) -> None:

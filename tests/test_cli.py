@@ -209,7 +209,9 @@ def test_sample_draws_from_the_model(desk):
         ("channels.npy", {"event_shape": [128]}),  # two channels and very wide rows are no pictures
         ("signal.npy", {"event_shape": [300]}),
         ("three.csv", {"event_shape": [5]}),  # one test datum has no standard error
-        *((f"real.csv --optim {name} --patience 1", {}) for name in cli.fitting.OPTIMIZERS if name != "adam"),
+        *((f"real.csv --optim {name} --patience 1", {}) for name in pv.optim.OPTIMIZERS if name != "adam"),
+        *((f"real.csv --schedule {name}", {}) for name in pv.optim.SCHEDULES),
+        ("real.csv --optim muon:momentum=0.9 --weight-decay 0.1 --schedule one-cycle:rise=0.5 --l1 0.01 --l2 0.01", {}),
     ],
 )  # fmt: skip
 def test_fit_takes_every_name(arguments, expected, desk, capsys):
@@ -297,7 +299,7 @@ BAD = {  # command: what its one line says; --out out and TINY are added to fit
     "fit real.csv --guide norml": r"unknown guide 'norml': did you mean 'normal'\?",
     "fit real.csv --likelihood poison": r"unknown likelihood 'poison': did you mean 'poisson'\?",
     "fit real.csv --optim adan": r"unknown optimizer 'adan': did you mean 'adam'\?",
-    "fit real.csv --optim torch.optim.Adam": "unknown optimizer 'torch.optim.Adam': one of adam, adamw",
+    "fit real.csv --optim torch.optim.Adam": "unknown optimizer 'torch.optim.Adam': one of gd, sgd, momentum",
     "fit real.csv --network dictionery": r"unknown network 'dictionery': did you mean 'dictionary'\?",
     "fit real.csv --network torch.nn.Linear": "unknown network 'torch.nn.Linear': one of mlp, conv, dictionary",
     "fit real.csv --network conv": "network: conv needs images",
@@ -309,7 +311,16 @@ BAD = {  # command: what its one line says; --out out and TINY are added to fit
     "fit real.csv --prior mymodule.TakesMore": "prior 'mymodule.TakesMore' cannot be made: TypeError: .*'more'",
     "fit real.csv --prior builtins.range": "prior 'builtins.range' must be a class of torch modules, got range",
     "fit real.csv --lr 0": "'--lr': 0.0 is not in the range x>0",
-    "fit real.csv --lr nan": "learning rate: nan",
+    "fit real.csv --lr nan": "lr must be positive, got nan",
+    "fit real.csv --optim sgd --momentum 0.5": "optimizer 'sgd' has no option 'momentum': it has none",
+    "fit real.csv --optim adam:eps=-1": "eps must be positive, got -1",
+    "fit real.csv --optim adam:lr=1": "--optim adam:lr=1: lr is given by --lr",
+    "fit real.csv --optim adamw:weight_decay=1 --weight-decay 1": "weight_decay is given by --weight-decay",
+    "fit real.csv --schedule cosin": r"unknown schedule 'cosin': did you mean 'cosine'\?",
+    "fit real.csv --schedule step:lr=3": "schedule 'step' has no option 'lr': its options are epochs, steps, factor",
+    "fit real.csv --schedule cosine:epochs=9": "learning rate ends at 9 epochs, after the run",
+    "fit real.csv --momentum 1": "'--momentum': 1.0 is not in the range 0<x<1",
+    "fit real.csv --l2 nan": "weight must be at least 0, got nan",
     "fit real.csv --lr 1e30": "epoch 1: .*try a lower learning rate",
     "fit real.csv --epochs 0": "'--epochs': 0 is not in the range x>=1",
     "fit real.csv --hidden abc": "'--hidden': 'abc' is not a list of widths",

@@ -166,6 +166,16 @@ def test_guides_and_seeds_are_lists_too(desk):
         assert rows["normal_guide-delta_seed-0"][key] is None
 
 
+def test_optimizers_learning_rates_and_batch_sizes_are_lists_too(desk):
+    status, text = said(f"compare real.npy {TINY} --optim gd,adam:eps=1e-6 --lr 0.001,0.01 --batch-size 8,16 --out out")
+    assert status == 0
+    rows = rows_of(desk / "out")
+    combinations = list(itertools.product(["gd", "adam:eps=1e-6"], [0.001, 0.01], [8, 16]))
+    assert [(row["optim"], row["lr"], row["batch_size"]) for row in rows.values()] == combinations
+    assert list(rows)[-1] == "normal_optim-adam_eps-1e-6_lr-0.01_batch-size-16"
+    assert "1 epoch of batches of 32, 8 and 16, gd and adam:eps=1e-6 at learning rate 0.001 and 0.01, on cpu" in text
+
+
 def test_components_are_of_the_priors_that_have_them(desk):
     assert pyrovae(f"compare real.npy {TINY} --prior normal,mixture,vamp --num-components 3 --out out") == 0
     given = {run: read(desk / f"out/{run}/config.json")["fit"]["num_components"] for run in rows_of(desk / "out")}

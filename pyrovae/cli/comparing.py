@@ -1,6 +1,6 @@
 """``pyrovae compare``: one model for each prior, or for each combination of lists, in one table and one picture.
 
-The options are those of ``fit``, and five of them take lists. Each model is trained as ``fit`` trains it, so that the
+The options are those of ``fit``, and eight of them take lists. Each model is trained as ``fit`` trains it, so that the
 runs of a comparison are those that ``fit`` would leave.
 """
 
@@ -10,6 +10,7 @@ import copy
 import itertools
 import re
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +21,24 @@ from torch import Tensor
 import pyrovae as pv
 from pyrovae import runs
 from pyrovae.cli.errors import explained
-from pyrovae.cli.fitting import Prepared, count, describe_standardization, fit, prepare, train_run, warn_of_few
+from pyrovae.cli.fitting import (
+    Prepared,
+    count,
+    describe_standardization,
+    fit,
+    followed,
+    prepare,
+    rows_of_step,
+    train_run,
+    warn_of_few,
+)
 from pyrovae.cli.reporting import describe_data, seen_by_the_model
 from pyrovae.cli.table import Row, as_text, print_rows, write_rows
 from pyrovae.plots import Portrait
 
 __all__ = ["compare"]
 
-LISTS = ("prior", "guide", "latent_dim", "beta", "seed")
+LISTS = ("prior", "guide", "latent_dim", "beta", "optim", "lr", "batch_size", "seed")
 WITH_COMPONENTS = {"mixture", "vamp"}  # priors that --num-components is of
 LABELS_PER_CLASS = 10  # of the linear probe, or fewer where the training set has fewer
 LABEL_DRAWS = 20
@@ -81,14 +92,17 @@ def compare(ctx: click.Context, data: str, out: Path, overwrite: bool, **options
     models = _models(options)
     varied = [name for name in LISTS if name == "prior" or _is_list(options[name])]
     with runs.new_run(out, overwrite, "comparison", runs.read_comparison) as folder:
+        batches: dict[int, None] = {}
         for model in models:  # an unknown name, or a prior and a guide that do not fit, before any training
             prepared = prepare(data, model.options)
+            batches[rows_of_step(model.options, prepared.dataset)] = None
         describe_data(prepared.dataset, prepared.binarize)
         describe_standardization(prepared.dataset)
         warn_of_few(prepared.dataset)
         click.echo(
-            f"{count(len(models), 'model')}, {count(prepared.epochs, 'epoch')} of batches of {options['batch_size']}, "
-            f"{options['optim']} at learning rate {options['lr']:g}, on {options['device']}"
+            f"{count(len(models), 'model')}, {count(prepared.epochs, 'epoch')} of batches of {_several(batches)}, "
+            f"{_several(options['optim'])} at learning rate {_several(options['lr'])}{followed(options)}, "
+            f"on {options['device']}"
         )
         rows: list[Row] = []
         portraits: list[Portrait] = []
@@ -148,6 +162,12 @@ def _models(options: dict[str, Any]) -> list[Model]:
 def _file_name(run: str) -> str:
     """A folder for ``spike-slab:active=0.1`` on every system."""
     return re.sub(r"[^\w.+-]+", "-", run.replace(":", "_"))
+
+
+def _several(values: Iterable[Any]) -> str:
+    """1, 2 and 3."""
+    *first, last = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _is_list(values: list[Any] | None) -> bool:

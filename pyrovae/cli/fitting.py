@@ -15,10 +15,11 @@ from torch.distributions import constraints
 
 import pyrovae as pv
 from pyrovae import runs
-from pyrovae.build import GUIDES, LIKELIHOODS, NETWORKS, PRIORS, by_name, by_name_or_path, name_and_options
+from pyrovae.build import GUIDES, LIKELIHOODS, NETWORKS, PRIORS, by_name_or_path, name_and_options
 from pyrovae.cli.reporting import SEED, describe, measure, print_table
 from pyrovae.data import Data
 from pyrovae.likelihoods import Likelihood
+from pyrovae.optim import OPTIMIZERS, SCHEDULES
 from pyrovae.train import History
 from pyrovae.vae import VAE
 
@@ -28,20 +29,15 @@ __all__ = [
     "count",
     "describe_standardization",
     "fit",
+    "followed",
     "prepare",
+    "rows_of_step",
     "train_run",
     "warn_of_few",
 ]
 
-OPTIMIZERS = {
-    "adam": "Adam",
-    "adamw": "AdamW",
-    "nadam": "NAdam",
-    "clipped-adam": "ClippedAdam",
-    "sgd": "SGD",
-    "rmsprop": "RMSprop",
-    "adagrad": "Adagrad",
-}
+# how long a schedule of the learning rate is, of the run, where it is not said
+LENGTHS = {"step": 1 / 3, "cosine": 1.0, "one-cycle": 1.0, "warmup": 0.1}
 # where --epochs is not given; 100 for other data
 EPOCHS = {"digits": 200, "mnist": 20, "fashion-mnist": 20, "patches": 20}
 GREY = ("digits", "mnist", "fashion-mnist")  # built-in images in [0, 1]
@@ -103,9 +99,25 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 @click.option("--network", default="mlp", show_default=True, help=f"{', '.join(NETWORKS)} (linear decoder).")
 @click.option("--epochs", type=click.IntRange(1), help="[default: 200 for digits, 20 for mnist and patches, 100 else]")
 @click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs without a better validation loss.")
-@click.option("--batch-size", default=128, show_default=True, type=click.IntRange(1), help="Data per step.")
-@click.option("--optim", default="adam", show_default=True, help=f"{', '.join(OPTIMIZERS)}.")
+@click.option(
+    "--batch-size", default=128, show_default=True, type=click.IntRange(1), help="Data per step; gd takes all of them."
+)
+@click.option(
+    "--optim",
+    default="adam",
+    show_default=True,
+    help=f"{', '.join(OPTIMIZERS)}. What else they take follows, adam:eps=1e-6.",
+)
 @click.option("--lr", default=1e-3, show_default=True, type=click.FloatRange(0, min_open=True), help="Learning rate.")
+@click.option(
+    "--schedule",
+    help=f"Of the learning rate: {', '.join(SCHEDULES)}. What they take follows, cosine:warmup=5.  [default: none; "
+    "where its length is not given, cosine and one-cycle have that of the run, step a third of it, warmup a tenth]",
+)
+@click.option("--momentum", type=click.FloatRange(0, 1, True, True), help="Of momentum, nesterov, muon.")
+@click.option("--weight-decay", type=click.FloatRange(0), help="Of adamw and muon, apart from the gradient.")
+@click.option("--l1", type=click.FloatRange(0), help="Price of the absolute weights of the networks, per datum.")
+@click.option("--l2", type=click.FloatRange(0), help="Price of half their squares, per datum.")
 @click.option("--beta", default=1.0, show_default=True, type=click.FloatRange(0), help="Weight of the KL.")
 @click.option(
     "--warmup",
@@ -172,8 +184,9 @@ def fit(data: str, out: Path, overwrite: bool, **options: Any) -> None:
         describe_standardization(prepared.dataset)
         warn_of_few(prepared.dataset)
         click.echo(
-            f"training {count(prepared.epochs, 'epoch')} of batches of {options['batch_size']}, {options['optim']} at "
-            f"learning rate {options['lr']:g}, seed {options['seed']}, on {options['device']}"
+            f"training {count(prepared.epochs, 'epoch')} of batches of {rows_of_step(options, prepared.dataset)}, "
+            f"{options['optim']} at learning rate {options['lr']:g}{followed(options)}, seed {options['seed']}, on "
+            f"{options['device']}"
         )
         numbers, _ = train_run(folder, data, options, prepared)
         print_table(numbers)
@@ -200,7 +213,8 @@ def prepare(data: str, options: dict[str, Any]) -> Prepared:
     torch.manual_seed(options["seed"])
     device = runs.device(options["device"])
     dataset, likelihood, binarize = _load(data, options)
-    by_name("optimizer", options["optim"], OPTIMIZERS)
+    epochs = options["epochs"] or EPOCHS.get(data, 100)
+    _optim(options, dataset, epochs)
     if options["network"] == "conv":
         if dataset.image_shape is None:
             raise ValueError("network: conv needs images, and the rows of the data are not")
@@ -220,7 +234,8 @@ def prepare(data: str, options: dict[str, Any]) -> Prepared:
             num_data=len(dataset.train),
         ).to(device)
     check_support(vae, dataset, lambda: pv.data.rows(data, options["data_dir"], binarize, options["seed"]))
-    return Prepared(vae, dataset, likelihood, binarize, options["epochs"] or EPOCHS.get(data, 100))
+    _penalties(options, vae)
+    return Prepared(vae, dataset, likelihood, binarize, epochs)
 
 
 def train_run(folder: Path, data: str, options: dict[str, Any], prepared: Prepared) -> tuple[dict[str, Any], History]:
@@ -230,9 +245,9 @@ def train_run(folder: Path, data: str, options: dict[str, Any], prepared: Prepar
         vae,
         dataset,
         epochs=epochs,
-        batch_size=options["batch_size"],
-        optim=getattr(pyro.optim, OPTIMIZERS[options["optim"]])({"lr": options["lr"]}),
-        loss=pv.ELBO(beta=_beta(options, epochs)),
+        batch_size=None if _takes_all(options) else options["batch_size"],
+        optim=_optim(options, dataset, epochs),
+        loss=pv.ELBO(beta=_beta(options, epochs), penalties=_penalties(options, vae)),
         patience=options["patience"],
         seed=options["seed"],
         compile=options["compile"],
@@ -322,6 +337,43 @@ def _beta(options: dict[str, Any], epochs: int) -> Any:
     if warmup > epochs:
         raise ValueError(f"--warmup of {warmup:g} epochs ends after the run, of {epochs}: --epochs")
     return pv.warmup(warmup, end=options["beta"]) if warmup else options["beta"]
+
+
+def _optim(options: dict[str, Any], dataset: Data, epochs: int) -> pyro.optim.PyroOptim:
+    """The optimizer, with the schedule of its learning rate; whatever is wrong with either is wrong here."""
+    name, given = name_and_options("optimizer", options["optim"])
+    flags = {option: options[option] for option in ("lr", "batch_size", "momentum", "weight_decay")}
+    for option, value in flags.items():
+        if value is not None and option in given:
+            raise ValueError(f"--optim {options['optim']}: {option} is given by --{option.replace('_', '-')}")
+    given |= {option: flags[option] for option in ("momentum", "weight_decay") if flags[option] is not None}
+    lr: pv.optim.Rate = options["lr"]
+    if options["schedule"] is not None:
+        schedule, lengths = name_and_options("schedule", options["schedule"])
+        if schedule in LENGTHS and not {"epochs", "steps"} & lengths.keys():
+            lengths["epochs"] = LENGTHS[schedule] * epochs
+        lr = pv.optim.schedule_by_name(schedule, options["lr"], **lengths)
+    return pv.optim.by_name(name, lr, rows_of_step(options, dataset), **given)
+
+
+def rows_of_step(options: dict[str, Any], dataset: Data) -> int:
+    """The data of a step: of a batch, or all."""
+    return len(dataset.train) if _takes_all(options) else options["batch_size"]
+
+
+def _takes_all(options: dict[str, Any]) -> bool:
+    return options["optim"].partition(":")[0] == "gd"
+
+
+def followed(options: dict[str, Any]) -> str:
+    """What the learning rate does, for a line that says what it is."""
+    return "" if options["schedule"] is None else f", {options['schedule']} schedule"
+
+
+def _penalties(options: dict[str, Any], vae: VAE) -> list[Any]:
+    """Those of the weights."""
+    named = {"l1": pv.L1, "l2": pv.L2}
+    return [penalty(options[name], vae) for name, penalty in named.items() if options[name]]
 
 
 def _num_classes(dataset: Data, likelihood: str) -> int | None:

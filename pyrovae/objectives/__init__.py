@@ -8,10 +8,13 @@ from pyrovae.objectives.penalties import MMD, TotalCorrelation
 from pyrovae.objectives.report import Report, SiteReport
 from pyrovae.objectives.schedules import Schedule, constant, cyclical, warmup
 from pyrovae.objectives.sites import coordinate_kl, draw_sites, is_shared, site_kl
+from pyrovae.objectives.weights import L1, L2
 
 __all__ = [
     "ELBO",
     "IWAE",
+    "L1",
+    "L2",
     "MMD",
     "DReG",
     "Objective",

@@ -66,8 +66,9 @@ class ELBO(Objective):
             vanishes where q is the posterior. Every KL is then sampled.
         spikes_first: A schedule of :math:`\lambda` from 0 to 1 for spike-and-slab guides, whose slabs are
             :math:`(\lambda \mu, \sigma^\lambda)`: at first a datum can be told by its spikes alone.
-        penalties: What is subtracted, such as :class:`~pyrovae.TotalCorrelation` and :class:`~pyrovae.MMD`: functions
-            of the sites of model and guide, ``(num_particles, N)`` in nats.
+        penalties: What is subtracted, such as :class:`~pyrovae.TotalCorrelation`, :class:`~pyrovae.MMD` and
+            :class:`~pyrovae.L2`: functions of the sites of model and guide, ``(num_particles, N)`` in nats, or one
+            number that every datum pays.
 
     A site with a path through its atoms (rectified Normal, hard concrete) takes it where every KL is exact, unless
     ``gates`` is ``"leave-one-out"``. ``loss`` draws hard gates whatever the gradient. Sites stand in a data plate at

@@ -10,9 +10,11 @@ import pyro
 import torch
 from pyro.infer import JitTraceMeanField_ELBO, Trace_ELBO
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from pyrovae.likelihoods import Likelihood
-from pyrovae.objectives import Objective
+from pyrovae.objectives import Objective, Schedule
+from pyrovae.optim import Scheduled, follows_validation, takes_whole_set
 from pyrovae.vae import VAE
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "end_of_schedules",
     "length",
     "num_steps",
+    "rows_of_batch",
 ]
 
 Pair = tuple[Callable[..., Any], Callable[..., Any]]
@@ -66,7 +69,8 @@ def _leaves(loss: Tensor) -> list[Tensor]:
     return leaves
 
 
-def check_optim_and_loss(optim: Any, loss: Any) -> None:
+def check_optim_and_loss(optim: Any, loss: Any, validated: bool) -> None:
+    """Refuse what Pyro does wrongly with, and a learning rate that waits for a loss that nobody will tell."""
     if not isinstance(optim, pyro.optim.PyroOptim):
         raise TypeError(f"optim must be a pyro.optim optimizer, got {type(optim).__name__}")
     if isinstance(optim.pt_clip_args, dict) and "clip_norm" in optim.pt_clip_args:
@@ -75,6 +79,8 @@ def check_optim_and_loss(optim: Any, loss: Any) -> None:
         )
     if isinstance(loss, JitTraceMeanField_ELBO):
         raise ValueError("loss: JitTraceMeanField_ELBO traces anew at every step (S9): use TraceMeanField_ELBO")
+    if follows_validation(optim) and not validated:
+        raise ValueError("optim: its learning rate follows the validation loss, and there are no validation data")
 
 
 def check_support(vae: VAE | Pair, x: Tensor) -> None:
@@ -92,20 +98,39 @@ def check_num_data(vae: VAE | Pair, train: Any) -> None:
         raise ValueError(f"num_data of the VAE is {vae.num_data}, and the training data have {num_rows} rows: set it")
 
 
-def end_of_schedules(loss: Any, epochs: int, steps_per_epoch: float) -> float:
+def end_of_schedules(loss: Any, optim: Any, epochs: int, steps_per_epoch: float) -> float:
     """The epoch from which an objective is the same for good, its counts put back to the start of a run."""
+    if isinstance(optim, Scheduled) and math.isfinite(optim.schedule.end):
+        _end("optim: the schedule of the learning rate", optim.schedule, epochs, steps_per_epoch)
     if not isinstance(loss, Objective):
         return 0.0
     loss.epoch, loss.step = 0.0, 0
-    ends = [0.0]
-    for name, schedule in loss.schedules().items():
-        ends.append(schedule.end if schedule.unit == "epochs" else schedule.end / steps_per_epoch)
-        if ends[-1] > epochs:
-            raise ValueError(
-                f"loss: the schedule of {name} ends at {schedule.end:g} {schedule.unit}, after the run, which has "
-                f"{epochs} epochs: shorten the one or lengthen the other"
-            )
-    return max(ends)
+    named = loss.schedules().items()
+    return max([0.0, *(_end(f"loss: the schedule of {name}", each, epochs, steps_per_epoch) for name, each in named)])
+
+
+def _end(what: str, schedule: Schedule, epochs: int, steps_per_epoch: float) -> float:
+    end = schedule.end if schedule.unit == "epochs" else schedule.end / max(steps_per_epoch, 1)
+    if end > epochs:
+        raise ValueError(
+            f"{what} ends at {schedule.end:g} {schedule.unit}, after the run, which has {epochs} epochs: shorten the "
+            f"one or lengthen the other"
+        )
+    return end
+
+
+def rows_of_batch(data: Any, batch_size: int | None, optim: Any) -> int:
+    """The rows of a batch as they are given, or all that there are; gradient descent takes no fewer."""
+    is_set = isinstance(data, Tensor | Dataset) and math.isfinite(length(data))
+    if batch_size is None:
+        if not is_set:
+            raise ValueError("batch_size=None is the whole set at each step, and data come in batches: use a tensor")
+        return max(int(length(data)), 1)
+    if takes_whole_set(optim) and not is_set:
+        raise ValueError("optim: gd takes the whole set at each step, and data come in batches: sgd takes these")
+    if takes_whole_set(optim) and num_steps(data, batch_size) > 1:
+        raise ValueError(f"optim: gd takes the whole set at each step: batch_size=None, got {batch_size}")
+    return batch_size
 
 
 def length(data: Any) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -24,6 +25,7 @@ from pyrovae.data import Data, batches
 from pyrovae.data.placement import placed, sent
 from pyrovae.infer import SVI
 from pyrovae.objectives import ELBO, Objective, blame, is_divergence
+from pyrovae.optim import Scheduled, follows_validation
 from pyrovae.train.checks import (
     Pair,
     check_num_data,
@@ -34,6 +36,7 @@ from pyrovae.train.checks import (
     end_of_schedules,
     length,
     num_steps,
+    rows_of_batch,
 )
 from pyrovae.vae import VAE, evaluating
 
@@ -46,7 +49,7 @@ def fit(
     vae: VAE | Pair,
     data: Data | Tensor | Dataset[Any] | Iterable[Any],
     epochs: int = 50,
-    batch_size: int = 128,
+    batch_size: int | None = 128,
     optim: pyro.optim.PyroOptim | None = None,
     loss: Any = None,
     *,
@@ -67,8 +70,10 @@ def fit(
         vae: A VAE, or a pair ``(model, guide)`` of Pyro functions that take a batch.
         data: A :class:`~pyrovae.data.Data` (its validation set is used), a tensor, a Dataset, or batches.
         epochs: Passes over the data.
-        batch_size: Data per step.
-        optim: Any optimizer of ``pyro.optim``; None is Adam at a learning rate of 1e-3.
+        batch_size: Data per step; None is all of them.
+        optim: Any optimizer of ``pyrovae.optim`` or ``pyro.optim``; None is Adam at a learning rate of 1e-3. A schedule
+            of its learning rate is followed from step to step; a scheduler of Pyro's own is stepped here at the end
+            of each epoch, with the validation loss where it waits for one to fall.
         loss: An objective of ``pyrovae`` or of Pyro; None is ``pyrovae.ELBO()``. Its schedules follow the epochs or the
             steps and must end within the run. The validation loss is the bound itself, with hard gates, from the first
             epoch on: of ELBO the one with beta 1 and nothing else.
@@ -93,16 +98,17 @@ def fit(
         raise ValueError(f"epochs must be at least 1, got {epochs}")
     optim = pyro.optim.PyroOptim(torch.optim.Adam, {"lr": 1e-3}) if optim is None else optim
     loss = ELBO() if loss is None else loss
-    check_optim_and_loss(optim, loss)
     train: Any = data
     transform = None
     if isinstance(data, Data):
         train, transform, val = data.train, data.transform, data.val if val is None else val
     if patience is not None and (val is None or patience < 1):
         raise ValueError(f"patience must be at least 1, with validation data, got {patience}")
+    check_optim_and_loss(optim, loss, validated=val is not None)
     parameter = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
     train, val = placed(train, parameter), placed(val, parameter)
     check_num_data(vae, train)
+    batch_size = rows_of_batch(train, batch_size, optim)
 
     if isinstance(vae, tuple):
         functions = (guards.ModelSites()(vae[0]), guards.GuideSites()(vae[1]))
@@ -114,10 +120,10 @@ def fit(
     true_bound = loss.true_bound() if isinstance(loss, Objective) else loss
     bound = SVI(*functions, optim, true_bound, compile=compile, precision=precision)
     bound.num_calls = 0 if val is None else epochs * num_steps(val, batch_size)
-    rest = end_of_schedules(loss, epochs, steps_per_epoch)
+    rest = end_of_schedules(loss, optim, epochs, steps_per_epoch)
     history: History = {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []}
     best_loss, best_weights, best_epoch = math.inf, _weights(vae), 0
-    steps, told = itertools.count(1), 0
+    steps, taken, told = itertools.count(1), itertools.count(), 0
     start = time.perf_counter()
     with _seeded(vae, seed) as generator, tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
         for x in (train, val):
@@ -128,8 +134,7 @@ def fit(
             try:
                 passes = sent(batches(train, batch_size, transform=transform, generator=generator), parameter)
                 with _divergence(epoch):
-                    if isinstance(loss, Objective):
-                        passes = _scheduled(loss, epoch - 1, passes, num_rows=length(train))
+                    passes = _scheduled(loss, optim, epoch - 1, taken, passes, num_rows=length(train))
                     train_loss = _train_epoch(vae, svi, passes, steps, checked=isinstance(train, Tensor))
                     val_loss = math.nan
                     if val is not None:
@@ -142,6 +147,8 @@ def fit(
             row = (epoch, train_loss, val_loss, time.perf_counter() - start)
             for column, number in zip(history.values(), row, strict=True):
                 column.append(number)
+            if isinstance(optim, PyroLRScheduler):
+                optim.step(*([val_loss] if follows_validation(optim) else []))
             if val_loss < best_loss:
                 best_loss, best_weights, best_epoch = val_loss, _weights(vae), epoch
             bar.set_postfix_str(f"loss {train_loss:.2f}, validation {val_loss:.2f} nats per datum", refresh=False)
@@ -156,9 +163,13 @@ def fit(
                 break
     if val is not None:
         _restore(best_weights)
-    for name, schedule in loss.schedules().items() if isinstance(loss, Objective) else ():
-        if schedule.unit == "steps" and loss.step < schedule.end:  # of a stream, whose length was not known before
-            warnings.warn(f"the run ended at step {loss.step}, before the schedule of {name} did", stacklevel=2)
+    schedules = dict(loss.schedules()) if isinstance(loss, Objective) else {}
+    if isinstance(optim, Scheduled):
+        schedules["the learning rate"] = optim.schedule
+    done = next(steps) - 1
+    for name, schedule in schedules.items() if math.isinf(steps_per_epoch) else ():  # known only now, of a stream
+        if schedule.unit == "steps" and done < schedule.end < math.inf:
+            warnings.warn(f"the run ended at step {done}, before the schedule of {name} did", stacklevel=2)
     return history
 
 
@@ -200,11 +211,17 @@ def _number(call: Callable[[Tensor], Any], svi: SVI, batch: Tensor, what: str) -
     return value
 
 
-def _scheduled(loss: Objective, epochs_done: int, passes: Iterable[Tensor], num_rows: float) -> Iterator[Tensor]:
-    """The batches of an epoch, with the objective told how far it is."""
+def _scheduled(
+    loss: Any, optim: Any, epochs_done: int, taken: Iterator[int], passes: Iterable[Tensor], num_rows: float
+) -> Iterator[Tensor]:
+    """The batches of an epoch, with the objective and the optimizer told how far the run is, in epochs and in steps."""
     count = 0
-    for batch in passes:
-        loss.epoch = epochs_done + count / num_rows
+    for batch, steps_done in zip(passes, taken, strict=False):
+        done = epochs_done + count / num_rows
+        if isinstance(loss, Objective):
+            loss.epoch = done
+        if isinstance(optim, Scheduled):
+            optim.move(done if optim.schedule.unit == "epochs" else steps_done)
         yield batch
         count += len(batch)
 
