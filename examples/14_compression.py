@@ -1,6 +1,6 @@
 r"""Lossless compression of handwritten digits by bits-back coding: the negative ELBO as a number of bytes.
 
-A VAE with 40 coordinates is trained on binarised MNIST, 784-400-40-400-784, with a Normal prior and with a spike-and-slab.
+A VAE with 40 coordinates is trained on binarised MNIST, 784-400-40-400-784, with a Normal and a spike-and-slab prior.
 Each compresses 1,000 digits of the test set into one file, which is decompressed and compared with them bit by bit.
 Bits-back coding pays :math:`-\log_2 P(x|z) - \log_2 P(z) + \log_2 Q(z|x)` bits for a digit, whose mean over draws of z
 is the negative ELBO; header, checksum and the code of the first digit come to some 900 bits.
@@ -23,6 +23,7 @@ import argparse
 import bz2
 import gzip
 import io
+import itertools
 import lzma
 import math
 import time
@@ -65,7 +66,7 @@ def main() -> None:
         torch.manual_seed(0)
         bits[prior] = 8 * len(compressed) / num
         elbos[prior] = -pv.metrics.elbo(vae, x).elbo.mean().item() / math.log(2)
-        ms = " and ".join(f"{1000 * (end - start) / num:.1f}" for start, end in zip(times[:-1], times[1:], strict=True))
+        ms = " and ".join(f"{1000 * (end - start) / num:.1f}" for start, end in itertools.pairwise(times))
         print_row(prior, bits[prior], x, f"{elbos[prior]:>8.2f} {bits[prior] / elbos[prior] - 1:>7.1%} {ms:>13}")
     for name, size in OTHERS.items():
         print_row(name, 8 * size(x) / num, x)

@@ -87,6 +87,13 @@ def test_round_trip(kind, data):
     assert torch.equal(back, x)
 
 
+@pytest.mark.parametrize("width", [1, 63, 65, 301])
+def test_round_trip_of_rows_of_any_width(width):
+    """Rows of x lie at other places in memory when they are compressed than when they are decompressed."""
+    vae, x = tiny((width,), hidden=(37,)), torch.bernoulli(torch.full((20, width), 0.5))
+    assert torch.equal(decompress(vae, compress(vae, x)), x)
+
+
 @pytest.mark.parametrize("num", [1, 2, 3])
 def test_round_trip_of_few_rows_and_of_one_coordinate(num, data):
     vae = tiny(dim=1)
@@ -212,6 +219,15 @@ def test_a_symbol_costs_the_bits_of_its_bin(prior):
         assert abs(coder.num_valid_bits() - start) < 1
 
 
+@pytest.mark.parametrize("prior", LAWS)
+def test_a_symbol_stands_for_the_median_of_its_bin(prior):
+    code = codes.Reals(LAWS[prior][0](LOC, SCALE))
+    for symbols in (np.array([0, 1, 2**15, 2**16 - 1], np.int32), np.array([77, 30_000, 40_000, 65_000], np.int32)):
+        z = code.value(symbols).numpy()[0]
+        u = LAWS[prior][1](LOC.numpy(), SCALE.numpy()).cdf(z)
+        np.testing.assert_allclose(u * 2**16, symbols + 0.5, rtol=1e-9)
+
+
 def test_the_stack_is_what_it_was_when_all_is_undone():
     code, q = codes.Reals(dist.Normal(torch.zeros(4), torch.ones(4))), dist.Normal(LOC[None], SCALE[None])
     words = random_words(200)
@@ -299,6 +315,15 @@ def test_a_prior_that_gives_the_decoder_something_else_is_refused(data):
 
     vae = pv.VAE(Squared(2), pv.likelihoods.Bernoulli(pv.nn.MLP(2, [8], 64)), pv.guides.Normal(pv.nn.MLP(64, [8]), 2))
     with pytest.raises(ValueError, match="prior Squared gives the decoder something else than its site 'z'"):
+        compress(vae, data.test[:2])
+
+
+@pytest.mark.parametrize("part", ["likelihood", "posterior"])
+def test_networks_that_diverged_are_refused(part, data):
+    vae = tiny()
+    with torch.no_grad():
+        next(getattr(vae, part).parameters()).fill_(math.nan)
+    with pytest.raises(ValueError, match="give probabilities that are not finite"):
         compress(vae, data.test[:2])
 
 
@@ -415,10 +440,10 @@ def test_bins_of_a_guide_on_the_half_line_have_all_its_mass():
     prior = dist.HalfNormal(torch.ones(3).double())
     for q in (Weibull(one, one), dist.Gamma(one, one), dist.LogNormal(one, one), dist.Exponential(one)):
         code = codes.Reals(prior)
-        coarse = code._table(q, code.coarse)
+        coarse = code._masses(q, code.coarse)
         assert np.isfinite(coarse).all()
         np.testing.assert_allclose(coarse.sum(1), 1.0, rtol=1e-12)
-        last = code._table(q, code._fine(np.array([0, 1, 255], np.int32)))
+        last = code._masses(q, code._fine(np.array([0, 1, 255], np.int32)))
         np.testing.assert_allclose(last.sum(1), coarse[[0, 1, 2], [0, 1, 255]], rtol=1e-9)
 
 

@@ -46,8 +46,8 @@ def base(law: Any) -> Any:
     return law
 
 
-def push(coder: Any, law: Any, symbols: Symbols) -> None:
-    """Symbols of a Bernoulli or categorical law, one for each of its coordinates."""
+def push(coder: Any, law: Any, symbols: NDArray[Any]) -> None:
+    """Symbols of a Bernoulli or categorical law, one whole number for each of its coordinates."""
     coder.encode_reverse(np.ascontiguousarray(symbols, np.int32), *_entropy_model(law))
 
 
@@ -57,10 +57,17 @@ def pop(coder: Any, law: Any) -> Symbols:
 
 
 def _entropy_model(law: Any) -> tuple[Any, NDArray[np.float64]]:
-    probs = law.probs.double()
     if isinstance(law, torch.distributions.Categorical):
-        return stream().model.Categorical(perfect=False), probs.flatten(0, -2).contiguous().numpy()
-    return stream().model.Bernoulli(perfect=False), probs.flatten().contiguous().numpy()
+        return stream().model.Categorical(perfect=False), _table(law.probs.flatten(0, -2))
+    return stream().model.Bernoulli(perfect=False), _table(law.probs.flatten())
+
+
+def _table(probs: Tensor) -> NDArray[np.float64]:
+    """Probabilities as the coder takes them."""
+    table = np.ascontiguousarray(probs.double().numpy())
+    if not np.isfinite(table).all():  # the coder would panic
+        raise ValueError("the networks of the VAE give probabilities that are not finite: its training diverged")
+    return table
 
 
 def check_data_law(likelihood: Any, law: Any) -> Any:
@@ -136,14 +143,14 @@ class Reals:
 
     def draw(self, coder: Any, q: Any, where: Any = EVERYWHERE) -> Symbols:
         model, first, second = stream().model.Categorical(perfect=False), self._zeros(), self._zeros()
-        first[where] = coder.decode(model, self._table(q, self.coarse)[where])
-        second[where] = coder.decode(model, self._table(q, self._fine(first))[where])
+        first[where] = coder.decode(model, self._masses(q, self.coarse)[where])
+        second[where] = coder.decode(model, self._masses(q, self._fine(first))[where])
         return SIDE * first + second
 
     def undraw(self, coder: Any, q: Any, symbols: Symbols, where: Any = EVERYWHERE) -> None:
         model, (first, second) = stream().model.Categorical(perfect=False), np.divmod(symbols, SIDE)
-        coder.encode_reverse(second[where], model, self._table(q, self._fine(first))[where])
-        coder.encode_reverse(first[where], model, self._table(q, self.coarse)[where])
+        coder.encode_reverse(second[where], model, self._masses(q, self._fine(first))[where])
+        coder.encode_reverse(first[where], model, self._masses(q, self.coarse)[where])
 
     def read(self, coder: Any, where: Any = EVERYWHERE) -> Symbols:
         symbols = self._zeros()
@@ -163,9 +170,9 @@ class Reals:
         """The edges of the bins that begin with these bytes, ``(257, D)``."""
         return self.prior.icdf((torch.from_numpy(first) + self.steps) / SIDE)
 
-    def _table(self, q: Any, edges: Tensor) -> NDArray[np.float64]:
+    def _masses(self, q: Any, edges: Tensor) -> NDArray[np.float64]:
         """The mass of q between edges, ``(D, 256)``; where there is next to none, equal shares of it."""
-        return np.ascontiguousarray(q.cdf(edges).diff(dim=0).clamp(min=LEAST).T.numpy())
+        return _table(q.cdf(edges).diff(dim=0).clamp(min=LEAST).T)
 
 
 class Spikes:
