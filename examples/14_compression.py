@@ -3,7 +3,8 @@ r"""Lossless compression of handwritten digits by bits-back coding: the negative
 A VAE with 40 coordinates is trained on binarised MNIST, 784-400-40-400-784, with a Normal and a spike-and-slab prior.
 Each compresses 1,000 digits of the test set into one file, which is decompressed and compared with them bit by bit.
 Bits-back coding pays :math:`-\log_2 P(x|z) - \log_2 P(z) + \log_2 Q(z|x)` bits for a digit, whose mean over draws of z
-is the negative ELBO; header, checksum and the code of the first digit come to some 900 bits.
+is the negative ELBO; header, checksum and the code of the first digit come to some 900 bits, and to fewer where most
+of its coordinates are zero: 0.7 % of the file under the Normal prior, and 0.4 % under the spike-and-slab.
 
 The table has bits per digit, of 784: the measured size of the file, the negative ELBO of the same 1,000 digits, and
 what gzip, bz2, xz and PNG make of the same bits, eight in a byte; PNG once as one picture, once a file for each digit.
