@@ -52,7 +52,7 @@ def cli(ctx: click.Context) -> None:
     pyrovae sample runs/digits               new data from the model
     pyrovae compare digits --prior normal,spike-slab --out runs/compare
                                              one model for each prior, in one table and one picture
-    pyrovae compress runs/digits             every row in one small file, without loss; decompress is the inverse
+    pyrovae compress runs/digits             every row in one small file, without loss; and decompress
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
