@@ -14,12 +14,14 @@ The pipeline, in the order of the rooms::
     infer        Pyro's SVI, compiled               pv.SVI(vae.model, vae.guide, optim, pv.ELBO())
     train        the loop around SVI                pv.fit(vae, x, epochs=50)
     metrics      bounds and errors, per datum       pv.metrics.log_likelihood(vae, x)
+    compression  lossless, by bits-back coding      pv.compression.compress(vae, x)
     plots        pictures                           pv.plots.reconstructions(vae, x)
     cli          pyrovae fit | evaluate | encode | sample | compare
 """
 
 from pyrovae import (
     build,
+    compression,
     data,
     distributions,
     guides,
@@ -55,6 +57,7 @@ __all__ = [
     "__version__",
     "build",
     "build_vae",
+    "compression",
     "constant",
     "cyclical",
     "data",

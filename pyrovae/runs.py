@@ -37,6 +37,7 @@ __all__ = [
     "new_run",
     "read_comparison",
     "save_array",
+    "save_bytes",
     "save_figure",
     "source",
     "standardization",
@@ -174,6 +175,11 @@ def new_file(path: Path, overwrite: bool) -> Path:
 def save_array(path: Path, x: Tensor) -> None:
     with _whole_file(path) as partial, partial.open("wb") as file:
         np.save(file, x.numpy())
+
+
+def save_bytes(path: Path, content: bytes) -> None:
+    with _whole_file(path) as partial:
+        partial.write_bytes(content)
 
 
 def save_figure(path: Path, figure: Any) -> None:

@@ -259,7 +259,7 @@ def test_a_torchvision_that_does_not_fit_torch(monkeypatch):
 
 
 def test_import_loads_no_library_it_may_not_need():
-    names = {"torchvision", "matplotlib", "sklearn", "scipy", "PIL"}
+    names = {"torchvision", "matplotlib", "sklearn", "scipy", "PIL", "constriction"}
     code = f"import sys, pyrovae; print(sorted({names} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 

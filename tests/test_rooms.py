@@ -15,9 +15,22 @@ PACKAGE = ROOT / "pyrovae"
 # Each room, from top to bottom, with the rooms it may import. A new room needs a line here and one in docs/map.md.
 BELOW: dict[str, set[str]] = {
     # "pyrovae" is the package itself
-    "cli": {"runs", "plots", "metrics", "train", "optim", "build", "vae", "data", "likelihoods", "pyrovae"},
+    "cli": {
+        "runs",
+        "plots",
+        "compression",
+        "metrics",
+        "train",
+        "optim",
+        "build",
+        "vae",
+        "data",
+        "likelihoods",
+        "pyrovae",
+    },
     "runs": {"plots", "train", "build", "vae", "data"},
     "plots": {"metrics", "train", "vae"},
+    "compression": {"vae", "distributions", "guards"},
     "metrics": {"compilation", "objectives", "vae", "distributions", "guards"},
     "train": {"infer", "optim", "objectives", "vae", "data", "likelihoods", "guards"},
     "infer": {"compilation", "objectives", "guards"},
@@ -43,6 +56,7 @@ ONLY = {
     "torchvision": {"data"},
     "sklearn": {"data", "metrics"},
     "scipy": {"metrics"},
+    "constriction": {"compression"},
 }
 
 

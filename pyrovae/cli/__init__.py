@@ -13,6 +13,7 @@ import click
 
 import pyrovae as pv
 from pyrovae.cli.comparing import compare
+from pyrovae.cli.compressing import compress, decompress
 from pyrovae.cli.errors import explained
 from pyrovae.cli.evaluating import evaluate
 from pyrovae.cli.fitting import fit
@@ -51,10 +52,11 @@ def cli(ctx: click.Context) -> None:
     pyrovae sample runs/digits               new data from the model
     pyrovae compare digits --prior normal,spike-slab --out runs/compare
                                              one model for each prior, in one table and one picture
+    pyrovae compress runs/digits             every row in one small file, without loss; and decompress
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
 
-for command in (fit, evaluate, encode, sample, compare):
+for command in (fit, evaluate, encode, sample, compare, compress, decompress):
     cli.add_command(command)

@@ -11,19 +11,19 @@ from pyrovae import runs
 from pyrovae.cli.reporting import SEED
 from pyrovae.likelihoods import Likelihood
 
-__all__ = ["device_option", "encode", "run_argument", "sample"]
+__all__ = ["device_option", "encode", "out_option", "overwrite_option", "run_argument", "sample"]
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
-_out_option = click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: in the run]")
-_overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
+out_option = click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: in the run]")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
 
 
 @click.command(short_help="The code of every row.")
 @run_argument
 @click.argument("data", required=False)
-@_out_option
-@_overwrite_option
+@out_option
+@overwrite_option
 @device_option
 def encode(run: Path, data: str | None, out: Path | None, overwrite: bool, device: str) -> None:
     """Write the code of every row of DATA (default: the run's own data, in its own order) as a .npy of one row each."""
@@ -45,8 +45,8 @@ def encode(run: Path, data: str | None, out: Path | None, overwrite: bool, devic
 @click.option("-n", "--num", default=64, show_default=True, type=click.IntRange(1), help="How many.")
 @click.option("--mean", is_flag=True, help="The mean of p(x|z) in place of a draw from it.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Of the draws.")
-@_out_option
-@_overwrite_option
+@out_option
+@overwrite_option
 @device_option
 def sample(run: Path, num: int, mean: bool, seed: int, out: Path | None, overwrite: bool, device: str) -> None:
     """Draw z from the prior of RUN and x from p(x|z); write a .npy of one row each."""
