@@ -9,12 +9,13 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyrovae.nn.shapes import Shape, batch_shape, positive_shape, widths_of
+from pyrovae.nn.layers import Layers, after, check_options
+from pyrovae.nn.shapes import Shape, positive_shape, widths_of
 
 __all__ = ["MLP", "Dictionary"]
 
 
-class MLP(nn.Module):
+class MLP(Layers):
     """Fully connected layers.
 
     Args:
@@ -23,8 +24,15 @@ class MLP(nn.Module):
         out_features: Shape of one output, with no activation after it; None ends at the last hidden layer, activated,
             as the trunk of a guide does.
         activation: Module put after each hidden layer.
+        norm: Normalisation before each activation. ``"batch"``: of each feature over the batch, all its dimensions
+            together, and in ``eval`` mode by running statistics; ``"layer"``: of all features of a datum; ``"group"``:
+            of up to eight groups of them; None: none.
+        dropout: Probability that a hidden feature is zero in training.
 
     Shape: ``(*batch, *in_shape)`` to ``(*batch, *out_shape)``.
+    Raises: ValueError for an argument out of its range, and for a batch of one in training under ``"batch"``.
+    References: Ioffe and Szegedy (2015), "Batch normalization"; Ba, Kiros and Hinton (2016), "Layer normalization"; Wu
+        and He (2018), "Group normalization"; Srivastava et al. (2014), "Dropout".
     """
 
     def __init__(
@@ -33,22 +41,25 @@ class MLP(nn.Module):
         hidden: Sequence[int] = (),
         out_features: Shape | None = None,
         activation: type[nn.Module] = nn.ReLU,
+        norm: str | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.in_shape = positive_shape("in_features", in_features)
+        check_options(norm, dropout)
+        self.in_shape, self.norm = positive_shape("in_features", in_features), norm
         widths = [math.prod(self.in_shape), *widths_of("hidden", hidden, "[400]")]
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise(widths):
-            layers += [nn.Linear(n_in, n_out), activation()]
+            # batch normalisation takes a bias away and brings its own
+            layers += [nn.Linear(n_in, n_out, bias=norm != "batch"), *after(n_out, norm, activation, dropout)]
         self.out_shape = (widths[-1],) if out_features is None else positive_shape("out_features", out_features)
         self.out_features = math.prod(self.out_shape)
         if out_features is not None:
             layers.append(nn.Linear(widths[-1], self.out_features))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        batch = batch_shape(x, self.in_shape)
-        return self.layers(x.reshape(*batch, -1)).reshape(*batch, *self.out_shape)
+    def rows(self, x: Tensor) -> Tensor:
+        return x.reshape(-1, math.prod(self.in_shape))
 
 
 class Dictionary(nn.Module):

@@ -31,8 +31,9 @@ def image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return positive_shape(name, shape)
 
 
-def batch_shape(x: Tensor, event_shape: tuple[int, ...]) -> torch.Size:
-    if not x.is_floating_point():
+def batch_shape(x: Tensor, event_shape: tuple[int, ...], whole: bool = False) -> torch.Size:
+    """What is left of the shape of x; ``whole`` is for networks that read whole numbers, in any dtype."""
+    if not (whole or x.is_floating_point()):
         raise ValueError(f"the network takes floating-point inputs, got {x.dtype}: x.float()")
     split = x.dim() - len(event_shape)
     if split < 0 or tuple(x.shape[split:]) != event_shape:
