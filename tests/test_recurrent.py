@@ -246,7 +246,7 @@ def test_the_bounds_of_a_vae_lie_below_log_p_of_every_sequence_and_meet_it():
     terms = pv.metrics.elbo(module, x, 2000)
     assert terms.kl_is_exact
     assert (terms.elbo < exact[:8]).all()
-    annealed = pv.metrics.annealed_importance_sampling(module, x[:2], num_temperatures=30, num_chains=8)
+    annealed = pv.metrics.annealed_importance_sampling(module, x[:2], num_temperatures=8, num_chains=4)
     assert torch.isfinite(annealed).all()
 
 

@@ -29,7 +29,7 @@ class Chain(Linear):
     """Three bits, whose logits are z and after a 1 those of a 1 higher by 1.5."""
 
     def forward(self, z, x):
-        after_one = torch.nn.functional.pad(x[..., :-1], (1, 0))
+        after_one = torch.nn.functional.pad(x[..., :-1], (1, 0)).to(z)
         return (z.unflatten(-1, (3, 2)) + 1.5 * torch.stack([torch.zeros_like(after_one), after_one], -1)).flatten(-2)
 
     def generate(self, z, choose):
