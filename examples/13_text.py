@@ -128,9 +128,8 @@ def language_model(likelihood: pv.likelihoods.Autoregressive):
 
 
 def train(vae, data: pv.data.Data, epochs: int, loss: pv.ELBO) -> None:
-    """A recurrent network makes a graph of thousands of steps, which takes longer to compile than it saves here."""
     optim = pyro.optim.Adam({"lr": 3e-3})
-    pv.fit(vae, data, epochs, batch_size=64, optim=optim, loss=loss, seed=0, progress=False, compile=False)
+    pv.fit(vae, data, epochs, batch_size=64, optim=optim, loss=loss, seed=0, progress=False)
 
 
 def report(name: str, vae, data: pv.data.Data) -> float:

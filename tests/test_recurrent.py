@@ -12,6 +12,7 @@ from svi_runs import losses, weights
 from torch import nn
 
 import pyrovae as pv
+from pyrovae.compilation import Program, Timings
 from pyrovae.likelihoods import Autoregressive, Categorical
 from pyrovae.nn import GRUDecoder, GRUEncoder
 
@@ -261,6 +262,22 @@ def test_a_compiled_step_has_the_losses_of_pyros(likelihood, recorded):
     assert got == pytest.approx(expected, rel=1e-5)
     assert torch.allclose(ours, theirs, atol=1e-6)
     assert svi.compilations == 1
+
+
+@pytest.mark.parametrize(("network", "compiled"), [("gru", 0), ("mlp", 1)])
+def test_a_recurrent_layer_is_compiled_on_request_alone(network, compiled, recorded, monkeypatch):
+    """Where it would pay for other networks."""
+    monkeypatch.setattr(Timings, "pays", lambda *args: True)
+    torch.manual_seed(0)
+    options = {"likelihood": "categorical", "network": network, "num_classes": CLASSES, "hidden": (6,)}
+    module, x = pv.build_vae((LENGTH,), DIM, **options), symbols(9).float()
+    svi = pv.SVI(module.model, module.guide, pyro.optim.Adam({"lr": 1e-3}), pv.ELBO())
+    losses(svi, [x] * 6)
+    assert svi.compilations == compiled
+    programs, make = [], Program.__init__
+    monkeypatch.setattr(Program, "__init__", lambda self, *args: (programs.append(self), make(self, *args))[1])
+    pv.metrics.log_likelihood(module, x, 2000)
+    assert len(programs) == compiled
 
 
 @pytest.mark.parametrize("loss", [pv.ELBO(num_particles=2), pv.IWAE(num_particles=3), pyro.infer.Trace_ELBO()])
