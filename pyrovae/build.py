@@ -24,7 +24,7 @@ from torch.distributions import constraints
 
 from pyrovae import guards, guides, likelihoods, priors
 from pyrovae.names import by_name, check_options, own_options
-from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, Dictionary
+from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, Dictionary, GRUDecoder, GRUEncoder
 from pyrovae.vae import VAE
 
 __all__ = [
@@ -114,11 +114,13 @@ LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {
     "normal": likelihoods.Normal,
     "laplace": likelihoods.Laplace,
     "categorical": likelihoods.Categorical,
+    "autoregressive": likelihoods.Autoregressive,
     "poisson": likelihoods.Poisson,
     "negative-binomial": likelihoods.NegativeBinomial,
 }
-NETWORKS = ("mlp", "conv", "dictionary")
+NETWORKS = ("mlp", "conv", "dictionary", "gru")
 UNIT_INTERVAL = ("bernoulli", "continuous-bernoulli")  # likelihoods of data in [0, 1]
+SYMBOLS = (likelihoods.Categorical, likelihoods.Autoregressive)  # of whole numbers below num_classes
 
 
 def build_vae(
@@ -133,6 +135,9 @@ def build_vae(
     num_components: int | None = None,
     inputs: Tensor | None = None,
     num_data: int | None = None,
+    norm: str | None = None,
+    dropout: float = 0.0,
+    residual: int = 0,
 ) -> VAE:
     """A VAE from names: prior, a guide that fits it, likelihood, and the two networks.
 
@@ -147,17 +152,22 @@ def build_vae(
             the guide of the prior's own family, or the one that ``MATCHING`` names.
         hidden: Width of each hidden layer of the encoder, in reverse those of the decoder.
         network: ``"mlp"``; ``"conv"`` for events ``(C, H, W)``, where ``hidden`` holds the one width between
-            convolutions and code; ``"dictionary"``, an MLP encoder and a linear decoder of unit-norm atoms.
-        num_classes: Of the categorical likelihood.
+            convolutions and code; ``"dictionary"``, an MLP encoder and a linear decoder of unit-norm atoms; ``"gru"``
+            for sequences ``(length,)``, where ``hidden`` holds the one width of the states.
+        num_classes: Of the likelihoods ``"categorical"`` and ``"autoregressive"``; the latter needs ``"gru"``.
         num_components: Of the priors ``"mixture"`` and ``"vamp"``; None is 10 and 50, or fewer when there are fewer
             inputs.
         inputs: Data ``(M, *event_shape)``, from which the pseudo-inputs of ``"vamp"`` start; other priors do not read
             them. They stay in [0, 1] under a likelihood of data in [0, 1].
         num_data: Rows of the training set, for the priors ``"beta-spike-slab"`` and ``"beta-bernoulli"``, whose
             activities all data share.
+        norm: Normalisation in networks, ``"batch"``, ``"layer"``, ``"group"`` or None, as of :class:`~pyrovae.nn.MLP`;
+            not in ``"gru"``.
+        dropout: In the networks, in training.
+        residual: Residual blocks for each size of the image, in ``"conv"``.
 
-    Raises: ValueError for an unknown name, with the nearest known one, for ``"vamp"`` without inputs, and for a prior
-        with shared sites without ``num_data``.
+    Raises: ValueError for an unknown name, with the nearest known one, for ``"vamp"`` without inputs or with batch
+        normalisation, for a prior with shared sites without ``num_data``, and for an option that the networks lack.
     """
     event_shape, hidden = _whole("event_shape", event_shape, "(64,)"), _whole("hidden", hidden, "(400,)")
     if not isinstance(latent_dim, int) or latent_dim < 1:
@@ -174,6 +184,9 @@ def build_vae(
             raise ValueError(f"num_components is of the priors mixture and vamp, got it with prior {prior!r}")
         prior_options.setdefault("num_components", num_components)
     if prior_name == "vamp":  # it is made of the guide
+        if norm == "batch" or network == "gru":
+            why = "whose batch statistics its pseudo-inputs would change" if norm else "whose symbols have no gradient"
+            raise ValueError(f"prior 'vamp' runs the encoder, {why}: norm {norm!r}, network {network!r}")
         check_options("prior 'vamp'", prior_options, ["num_components"])
         num_components = _num_pseudo_inputs(prior_options.get("num_components"), inputs, event_shape)
         guide = guide or "normal"
@@ -182,12 +195,27 @@ def build_vae(
         guide = guide or _matching_guide(prior_name, prior_module)
     guide_name, guide_options = name_and_options("guide", guide)
     out_shape = event_shape
-    if likelihood_class is likelihoods.Categorical:
+    if likelihood_class in SYMBOLS:
         num_classes = likelihood_options.setdefault("num_classes", num_classes)
         if num_classes is None:
-            raise ValueError("num_classes must be given with the categorical likelihood")
+            raise ValueError(f"num_classes must be given with the {likelihood_name} likelihood")
         out_shape = (math.prod(event_shape) * num_classes,)
-    encoder, decoder = _networks(network, event_shape, latent_dim, hidden, out_shape)
+    if likelihood_class is likelihoods.Autoregressive and network != "gru":
+        raise ValueError(
+            f'likelihood "autoregressive" needs network "gru", which writes symbols by turns, got {network!r}'
+        )
+    if network == "gru":
+        encoder, decoder = _recurrent(
+            event_shape,
+            latent_dim,
+            hidden,
+            num_classes if likelihood_class in SYMBOLS else None,
+            norm,
+            dropout,
+            residual,
+        )
+    else:
+        encoder, decoder = _networks(network, event_shape, latent_dim, hidden, out_shape, norm, dropout, residual)
     likelihood_module = _made("likelihood", likelihood_name, LIKELIHOODS, decoder, **likelihood_options)
     guide_module = _made("guide", guide_name, GUIDES, encoder, latent_dim, **guide_options)
     if prior_name == "vamp":
@@ -206,6 +234,9 @@ def build_vae(
         "num_classes": num_classes,
         "num_components": num_components,
         "num_data": num_data,
+        "norm": norm,
+        "dropout": dropout,
+        "residual": residual,
     }
     return vae
 
@@ -386,13 +417,44 @@ def _matching_guide(name: str, prior: nn.Module) -> str:
 
 
 def _networks(
-    name: str, event_shape: tuple[int, ...], latent_dim: int, hidden: tuple[int, ...], out_shape: tuple[int, ...]
+    name: str,
+    event_shape: tuple[int, ...],
+    latent_dim: int,
+    hidden: tuple[int, ...],
+    out_shape: tuple[int, ...],
+    norm: str | None,
+    dropout: float,
+    residual: int,
 ) -> tuple[nn.Module, nn.Module]:
-    if name == "mlp":
-        return MLP(event_shape, hidden), MLP(latent_dim, hidden[::-1], out_shape)
+    options: dict[str, Any] = {"norm": norm, "dropout": dropout}
+    if name == "conv":
+        if len(event_shape) != 3 or out_shape != event_shape:
+            raise ValueError(f'network "conv" needs images (channels, height, width), got event_shape {event_shape}')
+        image, options = (event_shape[0], event_shape[1], event_shape[2]), {**options, "residual": residual}
+        encoder = ConvEncoder(image, hidden=hidden[-1], **options)
+        return encoder, ConvDecoder(latent_dim, image, hidden=hidden[-1], **options)
+    if residual:
+        raise ValueError(f'residual is of network "conv", got {residual} with network {name!r}')
     if name == "dictionary":
-        return MLP(event_shape, hidden), Dictionary(latent_dim, out_shape, unit_norm=True)
-    if len(event_shape) != 3 or out_shape != event_shape:
-        raise ValueError(f'network "conv" needs images (channels, height, width), got event_shape {event_shape}')
-    encoder = ConvEncoder((event_shape[0], event_shape[1], event_shape[2]), hidden=hidden[-1])
-    return encoder, ConvDecoder(latent_dim, (event_shape[0], event_shape[1], event_shape[2]), hidden=hidden[-1])
+        return MLP(event_shape, hidden, **options), Dictionary(latent_dim, out_shape, unit_norm=True)
+    return MLP(event_shape, hidden, **options), MLP(latent_dim, hidden[::-1], out_shape, **options)
+
+
+def _recurrent(
+    event_shape: tuple[int, ...],
+    latent_dim: int,
+    hidden: tuple[int, ...],
+    num_classes: int | None,
+    norm: str | None,
+    dropout: float,
+    residual: int,
+) -> tuple[nn.Module, nn.Module]:
+    if len(event_shape) != 1 or num_classes is None:
+        raise ValueError(
+            f'network "gru" needs sequences (length,) under the likelihood categorical or autoregressive, got '
+            f"event_shape {event_shape}{'' if num_classes else ' and another likelihood'}"
+        )
+    if norm is not None or residual:
+        raise ValueError(f'network "gru" has neither norm nor residual, got {norm!r} and {residual}')
+    encoder = GRUEncoder(event_shape[0], num_classes, hidden[-1], dropout=dropout)
+    return encoder, GRUDecoder(latent_dim, event_shape[0], num_classes, hidden[-1], dropout=dropout)

@@ -42,16 +42,22 @@ def test_every_prior_with_every_guide_trains(prior, guide):
     assert not any(torch.equal(value, before[name]) for name, value in vae.named_parameters())
 
 
+NETWORKS = dict.fromkeys(build.LIKELIHOODS, ("mlp", "conv", "dictionary"))  # that each likelihood goes with
+NETWORKS |= {"categorical": ("mlp", "dictionary", "gru"), "autoregressive": ("gru",)}
+
+
 @pytest.mark.parametrize("likelihood", build.LIKELIHOODS)
 @pytest.mark.parametrize("network", build.NETWORKS)
 def test_every_likelihood_with_every_network(likelihood, network):
-    if (likelihood, network) == ("categorical", "conv"):
-        with pytest.raises(ValueError, match="conv"):
-            pv.build_vae((1, 5, 7), 3, likelihood=likelihood, network=network, num_classes=4)
+    shape = (35,) if likelihood in ("categorical", "autoregressive") else (1, 5, 7)
+    options = {"likelihood": likelihood, "network": network, "hidden": (8,), "num_classes": 4}
+    if network not in NETWORKS[likelihood]:
+        with pytest.raises(
+            ValueError, match=r'likelihood "autoregressive" needs network "gru"|network "(conv|gru)" needs'
+        ):
+            pv.build_vae(shape, 3, **options)
         return
-    vae = pv.build_vae((1, 5, 7), 3, likelihood=likelihood, network=network, hidden=(8,), num_classes=4)
-    if likelihood == "categorical":
-        vae = pv.build_vae((35,), 3, likelihood=likelihood, network=network, hidden=(8,), num_classes=4)
+    vae = pv.build_vae(shape, 3, **options)
     x = torch.bernoulli(torch.full((6, *vae.config["event_shape"]), 0.5))
     pv.fit(vae, x, epochs=1, progress=False)
     assert vae.reconstruct(x).shape == x.shape == vae.sample(6).shape

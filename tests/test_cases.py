@@ -332,6 +332,11 @@ def test_likelihood_mean_and_batch_shapes(case):
     draws = p.sample((20_000,))
     if case.cls is likelihoods.Categorical:
         assert torch.equal(mean, draws.mode(0).values.to(mean))
+    elif case.cls is likelihoods.Autoregressive:  # each symbol is the commonest after those before it
+        for t in range(3):
+            agree = (draws[..., :t] == mean[..., :t]).all(-1)
+            ones = (draws[..., t] * agree).sum(0)
+            assert torch.equal(mean[..., t], (2 * ones > agree.sum(0)).to(mean))
     else:  # 24 numbers within 6 standard errors
         assert ((draws.mean(0) - mean).abs() <= 6 * draws.std(0) / 20_000**0.5).all()
 

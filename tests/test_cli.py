@@ -40,6 +40,7 @@ FILES = {
     "nan.csv": NAN,
     "infinite.npy": INFINITE,
     "empty.npy": REAL[:0],
+    "colour.npy": RANDOM.random((40, 3, 8, 8)),
 }
 MODULES = {
     "mymodule": """
@@ -205,6 +206,10 @@ def test_sample_draws_from_the_model(desk):
         ("patches --batch-size 4096", {"likelihood": "normal", "event_shape": [144]}),
         ("digits --network conv", {"event_shape": [1, 8, 8]}),
         ("square.npy --network conv --hidden 9", {"event_shape": [1, 8, 8], "hidden": [9]}),
+        ("colour.npy --network conv --norm batch --residual 1", {"event_shape": [3, 8, 8], "residual": 1}),
+        ("real.csv --norm layer --dropout 0.1", {"norm": "layer", "dropout": 0.1}),
+        ("categories.csv --likelihood autoregressive --network gru", {"network": "gru", "num_classes": 4}),
+        ("categories.csv --likelihood categorical --network gru --dropout 0.1", {"network": "gru", "dropout": 0.1}),
         ("real.csv --network dictionary", {"network": "dictionary"}),
         ("channels.npy", {"event_shape": [128]}),  # two channels and very wide rows are no pictures
         ("signal.npy", {"event_shape": [300]}),
@@ -303,6 +308,10 @@ BAD = {  # command: what its one line says; --out out and TINY are added to fit
     "fit real.csv --network dictionery": r"unknown network 'dictionery': did you mean 'dictionary'\?",
     "fit real.csv --network torch.nn.Linear": "unknown network 'torch.nn.Linear': one of mlp, conv, dictionary",
     "fit real.csv --network conv": "network: conv needs images",
+    "fit real.csv --network gru": r'network "gru" needs sequences \(length,\) under the likelihood',
+    "fit categories.csv --likelihood autoregressive": 'likelihood "autoregressive" needs network "gru"',
+    "fit real.csv --residual 1": 'residual is of network "conv"',
+    "fit real.csv --norm batch --batch-size 31": 'norm "batch" trains on two rows or more, got a batch of one',
     "fit real.csv --prior fails.MyPrior": "prior 'fails.MyPrior' cannot be imported: ZeroDivisionError",
     "fit real.csv --prior unfinished.MyPrior": "prior 'unfinished.MyPrior' cannot be imported: SyntaxError",
     "fit real.csv --prior nomodule.MyPrior": "prior 'nomodule.MyPrior' cannot be imported: .*No module",

@@ -15,7 +15,7 @@ from torch.distributions import constraints
 
 import pyrovae as pv
 from pyrovae import runs
-from pyrovae.build import GUIDES, LIKELIHOODS, NETWORKS, PRIORS, by_name_or_path, name_and_options
+from pyrovae.build import GUIDES, LIKELIHOODS, PRIORS, by_name_or_path, name_and_options
 from pyrovae.cli.reporting import SEED, describe, measure, print_table
 from pyrovae.data import Data
 from pyrovae.likelihoods import Likelihood
@@ -96,7 +96,23 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 @click.option("--latent-dim", default=16, show_default=True, type=click.IntRange(1), help="Coordinates of the code.")
 @click.option("--num-components", type=click.IntRange(1), help="Of the priors mixture and vamp.  [default: 10, 50]")
 @click.option("--hidden", default="400", show_default=True, callback=_widths, help="Widths of the encoder: 400,200.")
-@click.option("--network", default="mlp", show_default=True, help=f"{', '.join(NETWORKS)} (linear decoder).")
+@click.option(
+    "--network",
+    default="mlp",
+    show_default=True,
+    help="mlp, conv (images), dictionary (linear decoder), gru (sequences).",
+)
+@click.option(
+    "--norm",
+    type=click.Choice(["batch", "layer", "group"]),
+    help="Normalisation in mlp, conv and dictionary.  [default: none]",
+)
+@click.option(
+    "--dropout", default=0.0, show_default=True, type=click.FloatRange(0, 1, max_open=True), help="In training."
+)
+@click.option(
+    "--residual", default=0, show_default=True, type=click.IntRange(0), help="Residual blocks per size, in conv."
+)
 @click.option("--epochs", type=click.IntRange(1), help="[default: 200 for digits, 20 for mnist and patches, 100 else]")
 @click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs without a better validation loss.")
 @click.option(
@@ -232,6 +248,9 @@ def prepare(data: str, options: dict[str, Any]) -> Prepared:
             num_components=options["num_components"],
             inputs=dataset.train,
             num_data=len(dataset.train),
+            norm=options["norm"],
+            dropout=options["dropout"],
+            residual=options["residual"],
         ).to(device)
     check_support(vae, dataset, lambda: pv.data.rows(data, options["data_dir"], binarize, options["seed"]))
     _penalties(options, vae)
@@ -377,7 +396,7 @@ def _penalties(options: dict[str, Any], vae: VAE) -> list[Any]:
 
 
 def _num_classes(dataset: Data, likelihood: str) -> int | None:
-    if likelihood.partition(":")[0] != "categorical":
+    if likelihood.partition(":")[0] not in ("categorical", "autoregressive"):
         return None
     return 1 + int(max(part.max() for part in (dataset.train, dataset.val, dataset.test)))
 

@@ -3,6 +3,6 @@
 from pyrovae.compilation.capture import Uncapturable, backwards, modules_called
 from pyrovae.compilation.passes import Passes
 from pyrovae.compilation.program import Program
-from pyrovae.compilation.timings import Timings
+from pyrovae.compilation.timings import Timings, recurs
 
-__all__ = ["Passes", "Program", "Timings", "Uncapturable", "backwards", "modules_called"]
+__all__ = ["Passes", "Program", "Timings", "Uncapturable", "backwards", "modules_called", "recurs"]

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyrovae.compilation.capture import Uncapturable
+from pyrovae.compilation.capture import Uncapturable, modules_called
 from pyrovae.compilation.program import Program
-from pyrovae.compilation.timings import Timings
+from pyrovae.compilation.timings import Timings, recurs
 
 __all__ = ["Passes"]
 
@@ -42,7 +42,10 @@ class Passes:
         self._shape = self._shape or shape
         self._timings.count += 1
         if shape != self._shape or not self._timings.checked:
-            return self.function(*inputs)
+            with modules_called() as modules:
+                outputs = self.function(*inputs)
+            self._eager = self._eager or recurs(modules)
+            return outputs
         left = self.num_passes - self._timings.count + 1
         if self.program is None and not self._eager and self._timings.pays(left):
             self._compile(inputs)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+from torch import nn
 
 from pyrovae import guards
 
-__all__ = ["Timings"]
+__all__ = ["Timings", "recurs"]
 
 CHECKED = 2  # calls with Pyro's validation and the guards of pyrovae
 TIMED = 3  # calls without them, at least, before one is compiled
@@ -48,3 +50,8 @@ class Timings:
             return False
         cost = SECONDS if cost is None else cost
         return self.seconds > cost if left is None else SAVED * self.fastest * left > cost
+
+
+def recurs(modules: Iterable[nn.Module]) -> bool:
+    """Whether a recurrent layer is among them, whose loop is thousands of operations: minutes to compile."""
+    return any(isinstance(module, nn.RNNBase) for module in modules)

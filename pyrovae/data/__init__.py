@@ -15,11 +15,14 @@ from pyrovae.data.sets import (
     split,
 )
 from pyrovae.data.standardization import Standardization
+from pyrovae.data.texts import text
+from pyrovae.data.vocabulary import Vocabulary
 
 __all__ = [
     "NAMES",
     "Data",
     "Standardization",
+    "Vocabulary",
     "batches",
     "binarized",
     "digits",
@@ -30,4 +33,5 @@ __all__ = [
     "patches",
     "rows",
     "split",
+    "text",
 ]

@@ -19,6 +19,7 @@ from pyrovae.data.downloads import read_torchvision
 from pyrovae.data.files import Source, read_images, read_table
 from pyrovae.data.photographs import read_patches
 from pyrovae.data.standardization import Standardization
+from pyrovae.data.vocabulary import Vocabulary
 
 __all__ = [
     "NAMES",
@@ -51,6 +52,7 @@ class Data:
         image_shape: ``(C, H, W)`` when the rows are images, flattened or not.
         labels: The label of each row, by split, where there are any.
         standardization: What :meth:`standardize` did to all three splits; its ``inverse`` gives the data's own units.
+        vocabulary: The characters that the whole numbers of a text stand for, see :func:`text`.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Data:
     image_shape: tuple[int, int, int] | None = None
     labels: dict[str, Tensor] = field(default_factory=dict)
     standardization: Standardization | None = None
+    vocabulary: Vocabulary | None = None
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name}={len(getattr(self, name))}" for name in ("train", "val", "test"))

@@ -14,7 +14,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
-from pyrovae.compilation import Program, Uncapturable, backwards
+from pyrovae.compilation import Program, Uncapturable, backwards, recurs
 from pyrovae.infer.calls import Calls, Compiled, flatten
 from pyrovae.infer.optimizer import Grouped
 from pyrovae.infer.precision import networks_in
@@ -38,8 +38,8 @@ class SVI(pyro.infer.SVI):
         optim: Any optimizer of ``pyro.optim``, with its schedulers and per-parameter arguments.
         loss: An objective of ``pyrovae`` or of Pyro, or a function of model, guide and what they are called with.
         compile: True compiles at once and raises where it cannot be; False never compiles. None compiles when the steps
-            taken have lasted as long as compiling does, about ten seconds, or when ``num_calls`` says that it will pay;
-            where it cannot be it warns once, says why, and goes on without.
+            taken have lasted as long as compiling does, about ten seconds, or when ``num_calls`` says that it will pay,
+            never with recurrent layers; where it cannot be it warns once, says why, and goes on without.
         clip_norm: Largest Euclidean norm of the gradient of all parameters together.
         accumulate: Calls of ``step`` whose gradients are added up for one step of the optimizer.
         precision: ``torch.bfloat16`` has the networks multiply in it; densities and sums stay in float32.
@@ -223,6 +223,8 @@ class SVI(pyro.infer.SVI):
     def _pays(self, calls: Calls) -> bool:
         if self.compile and calls.what == "step":
             return True
+        if recurs(calls.modules):
+            return False
         cost = self.compile_seconds / self.compilations if self.compilations else None
         if self.num_calls is None:
             return calls.timings.pays(None, cost)

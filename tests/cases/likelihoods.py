@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.stats as st
+import torch
 from scipy.special import expit, log_softmax
 
 from cases.core import LikelihoodCase, Linear, softplus
@@ -22,6 +23,25 @@ def _negative_binomial(k):
         return st.nbinom(k, k / (k + mean)).logpmf(x).sum()
 
     return log_density
+
+
+class Chain(Linear):
+    """Three bits, whose logits are z and after a 1 those of a 1 higher by 1.5."""
+
+    def forward(self, z, x):
+        after_one = torch.nn.functional.pad(x[..., :-1], (1, 0)).to(z)
+        return (z.unflatten(-1, (3, 2)) + 1.5 * torch.stack([torch.zeros_like(after_one), after_one], -1)).flatten(-2)
+
+    def generate(self, z, choose):
+        x = torch.zeros(len(z), 3, dtype=torch.long)
+        for t in range(3):
+            x[:, t] = choose(self(z, x).unflatten(-1, (3, 2))[:, t])
+        return x
+
+
+def _chain(out, x):
+    logits = out.reshape(3, 2) + 1.5 * np.outer([0, *x[:2]], [0, 1])
+    return log_softmax(logits, 1)[np.arange(3), x.astype(int)].sum()
 
 
 REAL = [[0.3, -1.2, 4.0], [0.0, 0.0, 100.0]]
@@ -73,6 +93,13 @@ LIKELIHOODS = {
         likelihoods.Categorical,
         lambda: likelihoods.Categorical(Linear(6), num_classes=2),
         lambda out, x: log_softmax(out.reshape(3, 2), 1)[np.arange(3), x.astype(int)].sum(),
+        [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]],
+        2.0,
+    ),
+    "autoregressive": LikelihoodCase(
+        likelihoods.Autoregressive,
+        lambda: likelihoods.Autoregressive(Chain(6), num_classes=2),
+        _chain,
         [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]],
         2.0,
     ),
