@@ -40,6 +40,7 @@ __all__ = [
     "load",
     "name_and_options",
     "save",
+    "usual_warmup",
 ]
 
 PRIORS: dict[str, Callable[..., nn.Module]] = {
@@ -120,6 +121,8 @@ LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {
 }
 NETWORKS = ("mlp", "conv", "dictionary")
 UNIT_INTERVAL = ("bernoulli", "continuous-bernoulli")  # likelihoods of data in [0, 1]
+# epochs that beta rises for, where gates shut for good if it does not
+WARMUP = dict.fromkeys(("spike-slab", "beta-spike-slab", "beta-bernoulli"), 14.0)
 
 
 def build_vae(
@@ -209,6 +212,11 @@ def build_vae(
         "num_data": num_data,
     }
     return vae
+
+
+def usual_warmup(prior: str, epochs: float) -> float:
+    """Epochs over which beta should rise from 0 under a prior, in a run of so many: four fifths of it at most."""
+    return min(WARMUP.get(prior.partition(":")[0], 0.0), 0.8 * epochs)
 
 
 def by_name(what: str, name: str, table: Mapping[str, Any]) -> Any:

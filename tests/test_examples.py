@@ -28,6 +28,10 @@ ROWS: dict[str, tuple[list[str], str]] = {
     "05_vamp_prior.py": (["--out", "pseudo_inputs.png"], "log-likelihood, vamp minus normal: {} nats per datum"),
     "06_horseshoe.py": (["--out", "horseshoe.png"], "least cosine of a true atom, horseshoe: {}"),
     "07_dirichlet.py": (["--out", "topics.png"], "mean cosine of true and learned topics, warm-up: {}"),
+    "12_latent_dimension.py": (
+        ["--out", "latent_dimension.png"],
+        "held-out log-likelihood, spike-slab of 64 minus normal of {name}: {} nats per datum",
+    ),
     "benchmarks/epochs.py": ([], "seconds per epoch, pyrovae, not compiled over {name}: {}"),
     "benchmarks/likelihood.py": ([], "seconds, pyrovae over {name}: {}"),
     "benchmarks/precision.py": ([], "test ELBO, bfloat16 less float32: {} nats"),

@@ -17,6 +17,7 @@ BELOW: dict[str, set[str]] = {
     # "pyrovae" is the package itself
     "cli": {"runs", "plots", "metrics", "train", "build", "vae", "data", "likelihoods", "pyrovae"},
     "runs": {"plots", "train", "build", "vae", "data"},
+    "sklearn": {"metrics", "train", "build", "compilation", "objectives", "vae"},
     "plots": {"metrics", "train", "vae"},
     "metrics": {"compilation", "objectives", "vae", "distributions", "guards"},
     "train": {"infer", "objectives", "vae", "data", "likelihoods", "guards"},
@@ -39,7 +40,7 @@ ONLY = {
     "matplotlib": {"plots"},
     "click": {"cli"},
     "torchvision": {"data"},
-    "sklearn": {"data", "metrics"},
+    "sklearn": {"sklearn", "data", "metrics"},
     "scipy": {"metrics"},
 }
 

@@ -15,7 +15,16 @@ from torch.distributions import constraints
 
 import pyrovae as pv
 from pyrovae import runs
-from pyrovae.build import GUIDES, LIKELIHOODS, NETWORKS, PRIORS, by_name, by_name_or_path, name_and_options
+from pyrovae.build import (
+    GUIDES,
+    LIKELIHOODS,
+    NETWORKS,
+    PRIORS,
+    by_name,
+    by_name_or_path,
+    name_and_options,
+    usual_warmup,
+)
 from pyrovae.cli.reporting import SEED, describe, measure, print_table
 from pyrovae.data import Data
 from pyrovae.likelihoods import Likelihood
@@ -46,8 +55,6 @@ OPTIMIZERS = {
 EPOCHS = {"digits": 200, "mnist": 20, "fashion-mnist": 20, "patches": 20}
 GREY = ("digits", "mnist", "fashion-mnist")  # built-in images in [0, 1]
 FEW = 10  # test data
-# epochs where --warmup is not given, but no more than four fifths of the run
-WARMUP = dict.fromkeys(("spike-slab", "beta-spike-slab", "beta-bernoulli"), 14.0)
 
 
 def _read_defaults(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
@@ -317,7 +324,7 @@ def describe_standardization(dataset: Data) -> None:
 
 def _beta(options: dict[str, Any], epochs: int) -> Any:
     """The weight of the KL, as it rises."""
-    default = min(WARMUP.get(options["prior"].partition(":")[0], 0.0), 0.8 * epochs)
+    default = usual_warmup(options["prior"], epochs)
     warmup = default if options["warmup"] is None else options["warmup"]
     if warmup > epochs:
         raise ValueError(f"--warmup of {warmup:g} epochs ends after the run, of {epochs}: --epochs")
