@@ -39,6 +39,7 @@ __all__ = [
     "load",
     "name_and_options",
     "save",
+    "usual_warmup",
 ]
 
 PRIORS: dict[str, Callable[..., nn.Module]] = {
@@ -121,6 +122,8 @@ LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {
 NETWORKS = ("mlp", "conv", "dictionary", "gru")
 UNIT_INTERVAL = ("bernoulli", "continuous-bernoulli")  # likelihoods of data in [0, 1]
 SYMBOLS = (likelihoods.Categorical, likelihoods.Autoregressive)  # of whole numbers below num_classes
+# epochs that beta rises for, where gates shut for good if it does not
+WARMUP = dict.fromkeys(("spike-slab", "beta-spike-slab", "beta-bernoulli"), 14.0)
 
 
 def build_vae(
@@ -239,6 +242,11 @@ def build_vae(
         "residual": residual,
     }
     return vae
+
+
+def usual_warmup(prior: str, epochs: float) -> float:
+    """Epochs over which beta should rise from 0 under a prior, in a run of so many: four fifths of it at most."""
+    return min(WARMUP.get(prior.partition(":")[0], 0.0), 0.8 * epochs)
 
 
 def by_name_or_path(what: str, name: str, table: Mapping[str, Any]) -> Any:

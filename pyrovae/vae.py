@@ -75,6 +75,12 @@ class VAE(nn.Module):
         self.posterior = guide
         self.num_data = num_data
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All there is, without what Pyro leaves on parameters and cannot be pickled; it is left anew at each use."""
+        for parameter in self.parameters():
+            vars(parameter).pop("unconstrained", None)
+        return self.__dict__.copy()
+
     def model(self, x: Tensor | None = None, num_samples: int = 1) -> Tensor:
         """p(x, z): with x, one row of the plate per datum; without, ``num_samples`` draws."""
         guards.check_tensors(self, x)

@@ -28,6 +28,10 @@ ROWS: dict[str, tuple[list[str], str]] = {
     "05_vamp_prior.py": (["--out", "pseudo_inputs.png"], "log-likelihood, vamp minus normal: {} nats per datum"),
     "06_horseshoe.py": (["--out", "horseshoe.png"], "least cosine of a true atom, horseshoe: {}"),
     "07_dirichlet.py": (["--out", "topics.png"], "mean cosine of true and learned topics, warm-up: {}"),
+    "12_latent_dimension.py": (
+        ["--out", "latent_dimension.png"],
+        "held-out log-likelihood, spike-slab of 64 minus normal of {name}: {} nats per datum",
+    ),
     "13_text.py": ([], "bits per character, unigram minus VAE: {}"),
     "14_compression.py": (["--out", "compression.png"], "bits of the file over the negative ELBO, Normal prior: {}"),
     "benchmarks/epochs.py": ([], "seconds per epoch, pyrovae, not compiled over {name}: {}"),

@@ -29,6 +29,7 @@ BELOW: dict[str, set[str]] = {
         "pyrovae",
     },
     "runs": {"plots", "train", "build", "vae", "data"},
+    "sklearn": {"metrics", "train", "build", "compilation", "objectives", "vae"},
     "plots": {"metrics", "train", "vae"},
     "compression": {"vae", "distributions", "guards"},
     "metrics": {"compilation", "objectives", "vae", "distributions", "guards"},
@@ -54,7 +55,7 @@ ONLY = {
     "matplotlib": {"plots"},
     "click": {"cli"},
     "torchvision": {"data"},
-    "sklearn": {"data", "metrics"},
+    "sklearn": {"sklearn", "data", "metrics"},
     "scipy": {"metrics"},
     "constriction": {"compression"},
 }

@@ -15,7 +15,7 @@ from torch.distributions import constraints
 
 import pyrovae as pv
 from pyrovae import runs
-from pyrovae.build import GUIDES, LIKELIHOODS, PRIORS, by_name_or_path, name_and_options
+from pyrovae.build import GUIDES, LIKELIHOODS, PRIORS, by_name_or_path, name_and_options, usual_warmup
 from pyrovae.cli.reporting import SEED, describe, measure, print_table
 from pyrovae.data import Data
 from pyrovae.likelihoods import Likelihood
@@ -42,8 +42,6 @@ LENGTHS = {"step": 1 / 3, "cosine": 1.0, "one-cycle": 1.0, "warmup": 0.1}
 EPOCHS = {"digits": 200, "mnist": 20, "fashion-mnist": 20, "patches": 20}
 GREY = ("digits", "mnist", "fashion-mnist")  # built-in images in [0, 1]
 FEW = 10  # test data
-# epochs where --warmup is not given, but no more than four fifths of the run
-WARMUP = dict.fromkeys(("spike-slab", "beta-spike-slab", "beta-bernoulli"), 14.0)
 
 
 def _read_defaults(ctx: click.Context, _: click.Parameter, path: str | None) -> None:
@@ -351,7 +349,7 @@ def describe_standardization(dataset: Data) -> None:
 
 def _beta(options: dict[str, Any], epochs: int) -> Any:
     """The weight of the KL, as it rises."""
-    default = min(WARMUP.get(options["prior"].partition(":")[0], 0.0), 0.8 * epochs)
+    default = usual_warmup(options["prior"], epochs)
     warmup = default if options["warmup"] is None else options["warmup"]
     if warmup > epochs:
         raise ValueError(f"--warmup of {warmup:g} epochs ends after the run, of {epochs}: --epochs")
