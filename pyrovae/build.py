@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyrovae import guards, guides, likelihoods, priors
-from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, Dictionary
+from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, Corrupted, Dictionary, GaussianNoise, Masking, SaltAndPepper
 from pyrovae.vae import VAE
 
 __all__ = [
+    "CORRUPTIONS",
     "GUIDES",
     "LIKELIHOODS",
     "MATCHING",
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 PRIORS: dict[str, Callable[..., nn.Module]] = {
+    "flat": priors.Flat,
     "normal": priors.Normal,
     "laplace": priors.Laplace,
     "student-t": priors.StudentT,
@@ -104,6 +106,7 @@ GUIDES: dict[str, type[nn.Module]] = {
 }
 # The guide of a prior whose own name is no guide's, where it is not the Normal.
 MATCHING: dict[str, str] = {
+    "flat": "delta",
     "hyperspherical-uniform": "power-spherical",
     "exponential": "gamma",
     "half-normal": "gamma",
@@ -119,6 +122,11 @@ LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {
     "negative-binomial": likelihoods.NegativeBinomial,
 }
 NETWORKS = ("mlp", "conv", "dictionary")
+CORRUPTIONS: dict[str, type[nn.Module]] = {
+    "gaussian": GaussianNoise,
+    "masking": Masking,
+    "salt-and-pepper": SaltAndPepper,
+}
 UNIT_INTERVAL = ("bernoulli", "continuous-bernoulli")  # likelihoods of data in [0, 1]
 
 
@@ -134,6 +142,7 @@ def build_vae(
     num_components: int | None = None,
     inputs: Tensor | None = None,
     num_data: int | None = None,
+    corrupt: str | None = None,
 ) -> VAE:
     """A VAE from names: prior, a guide that fits it, likelihood, and the two networks.
 
@@ -156,6 +165,9 @@ def build_vae(
             them. They stay in [0, 1] under a likelihood of data in [0, 1].
         num_data: Rows of the training set, for the priors ``"beta-spike-slab"`` and ``"beta-bernoulli"``, whose
             activities all data share.
+        corrupt: What the encoder sees in place of x while it trains: a name of ``CORRUPTIONS`` with its
+            hyper-parameters, ``"gaussian:scale=0.5"``, or the import path of a function of x, or of a class of modules.
+            The likelihood scores x itself, and in ``eval`` mode the encoder sees it too.
 
     Raises: ValueError for an unknown name, with the nearest known one, for ``"vamp"`` without inputs, and for a prior
         with shared sites without ``num_data``.
@@ -189,6 +201,8 @@ def build_vae(
             raise ValueError("num_classes must be given with the categorical likelihood")
         out_shape = (math.prod(event_shape) * num_classes,)
     encoder, decoder = _networks(network, event_shape, latent_dim, hidden, out_shape)
+    if corrupt is not None:
+        encoder = Corrupted(encoder, _corruption(corrupt))
     likelihood_module = _made("likelihood", likelihood_name, LIKELIHOODS, decoder, **likelihood_options)
     guide_module = _made("guide", guide_name, GUIDES, encoder, latent_dim, **guide_options)
     if prior_name == "vamp":
@@ -207,6 +221,7 @@ def build_vae(
         "num_classes": num_classes,
         "num_components": num_components,
         "num_data": num_data,
+        "corrupt": corrupt,
     }
     return vae
 
@@ -272,6 +287,18 @@ def _made(what: str, name: str, table: Mapping[str, Any], *args: Any, **options:
     if not isinstance(module, nn.Module):
         raise ValueError(f"{what} {name!r} must be a class of torch modules, got {module!r} from it")
     return module
+
+
+def _corruption(corrupt: str) -> Callable[[Tensor], Tensor]:
+    """A function of x: a module of ``CORRUPTIONS``, or what stands at an import path, a function or a class."""
+    name, options = name_and_options("corrupt", corrupt)
+    found = by_name_or_path("corrupt", name, CORRUPTIONS)
+    if isinstance(found, type):
+        return _made("corrupt", name, CORRUPTIONS, **options)
+    if not callable(found):
+        raise ValueError(f"corrupt {name!r} must be a function of x, or a class of torch modules, got {found!r}")
+    _check_options(f"corrupt {name!r}", options, _own_options(found, 1))
+    return functools.partial(found, **options) if options else found
 
 
 def _own_options(cls: Callable[..., Any], num_args: int) -> list[str] | None:

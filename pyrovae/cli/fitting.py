@@ -15,7 +15,16 @@ from torch.distributions import constraints
 
 import pyrovae as pv
 from pyrovae import runs
-from pyrovae.build import GUIDES, LIKELIHOODS, NETWORKS, PRIORS, by_name, by_name_or_path, name_and_options
+from pyrovae.build import (
+    CORRUPTIONS,
+    GUIDES,
+    LIKELIHOODS,
+    NETWORKS,
+    PRIORS,
+    by_name,
+    by_name_or_path,
+    name_and_options,
+)
 from pyrovae.cli.reporting import SEED, describe, measure, print_table
 from pyrovae.data import Data
 from pyrovae.likelihoods import Likelihood
@@ -101,6 +110,11 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 @click.option("--num-components", type=click.IntRange(1), help="Of the priors mixture and vamp.  [default: 10, 50]")
 @click.option("--hidden", default="400", show_default=True, callback=_widths, help="Widths of the encoder: 400,200.")
 @click.option("--network", default="mlp", show_default=True, help=f"{', '.join(NETWORKS)} (linear decoder).")
+@click.option(
+    "--corrupt",
+    help=f"What the encoder sees in place of x while it trains: {', '.join(CORRUPTIONS)}; or mymodule.my_function. "
+    "Hyper-parameters follow, gaussian:scale=0.5, masking:prob=0.3.",
+)
 @click.option("--epochs", type=click.IntRange(1), help="[default: 200 for digits, 20 for mnist and patches, 100 else]")
 @click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs without a better validation loss.")
 @click.option("--batch-size", default=128, show_default=True, type=click.IntRange(1), help="Data per step.")
@@ -218,6 +232,7 @@ def prepare(data: str, options: dict[str, Any]) -> Prepared:
             num_components=options["num_components"],
             inputs=dataset.train,
             num_data=len(dataset.train),
+            corrupt=options["corrupt"],
         ).to(device)
     check_support(vae, dataset, lambda: pv.data.rows(data, options["data_dir"], binarize, options["seed"]))
     return Prepared(vae, dataset, likelihood, binarize, options["epochs"] or EPOCHS.get(data, 100))
