@@ -24,10 +24,22 @@ from torch.distributions import constraints
 
 from pyrovae import guards, guides, likelihoods, priors
 from pyrovae.names import by_name, check_options, own_options
-from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, Dictionary, GRUDecoder, GRUEncoder
+from pyrovae.nn import (
+    MLP,
+    ConvDecoder,
+    ConvEncoder,
+    Corrupted,
+    Dictionary,
+    GaussianNoise,
+    GRUDecoder,
+    GRUEncoder,
+    Masking,
+    SaltAndPepper,
+)
 from pyrovae.vae import VAE
 
 __all__ = [
+    "CORRUPTIONS",
     "GUIDES",
     "LIKELIHOODS",
     "MATCHING",
@@ -43,6 +55,7 @@ __all__ = [
 ]
 
 PRIORS: dict[str, Callable[..., nn.Module]] = {
+    "flat": priors.Flat,
     "normal": priors.Normal,
     "laplace": priors.Laplace,
     "student-t": priors.StudentT,
@@ -104,6 +117,7 @@ GUIDES: dict[str, type[nn.Module]] = {
 }
 # The guide of a prior whose own name is no guide's, where it is not the Normal.
 MATCHING: dict[str, str] = {
+    "flat": "delta",
     "hyperspherical-uniform": "power-spherical",
     "exponential": "gamma",
     "half-normal": "gamma",
@@ -120,6 +134,11 @@ LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {
     "negative-binomial": likelihoods.NegativeBinomial,
 }
 NETWORKS = ("mlp", "conv", "dictionary", "gru")
+CORRUPTIONS: dict[str, type[nn.Module]] = {
+    "gaussian": GaussianNoise,
+    "masking": Masking,
+    "salt-and-pepper": SaltAndPepper,
+}
 UNIT_INTERVAL = ("bernoulli", "continuous-bernoulli")  # likelihoods of data in [0, 1]
 SYMBOLS = (likelihoods.Categorical, likelihoods.Autoregressive)  # of whole numbers below num_classes
 # epochs that beta rises for, where gates shut for good if it does not
@@ -141,6 +160,7 @@ def build_vae(
     norm: str | None = None,
     dropout: float = 0.0,
     residual: int = 0,
+    corrupt: str | None = None,
 ) -> VAE:
     """A VAE from names: prior, a guide that fits it, likelihood, and the two networks.
 
@@ -168,6 +188,9 @@ def build_vae(
             not in ``"gru"``.
         dropout: In the networks, in training.
         residual: Residual blocks for each size of the image, in ``"conv"``.
+        corrupt: What the encoder sees in place of x while it trains: a name of ``CORRUPTIONS`` with its
+            hyper-parameters, ``"gaussian:scale=0.5"``, or the import path of a function of x, or of a class of modules.
+            The likelihood scores x itself, and in ``eval`` mode the encoder sees it too.
 
     Raises: ValueError for an unknown name, with the nearest known one, for ``"vamp"`` without inputs or with batch
         normalisation, for a prior with shared sites without ``num_data``, and for an option that the networks lack.
@@ -219,6 +242,8 @@ def build_vae(
         )
     else:
         encoder, decoder = _networks(network, event_shape, latent_dim, hidden, out_shape, norm, dropout, residual)
+    if corrupt is not None:
+        encoder = Corrupted(encoder, _corruption(corrupt))
     likelihood_module = _made("likelihood", likelihood_name, LIKELIHOODS, decoder, **likelihood_options)
     guide_module = _made("guide", guide_name, GUIDES, encoder, latent_dim, **guide_options)
     if prior_name == "vamp":
@@ -240,6 +265,7 @@ def build_vae(
         "norm": norm,
         "dropout": dropout,
         "residual": residual,
+        "corrupt": corrupt,
     }
     return vae
 
@@ -301,6 +327,18 @@ def _made(what: str, name: str, table: Mapping[str, Any], *args: Any, **options:
     if not isinstance(module, nn.Module):
         raise ValueError(f"{what} {name!r} must be a class of torch modules, got {module!r} from it")
     return module
+
+
+def _corruption(corrupt: str) -> Callable[[Tensor], Tensor]:
+    """A function of x: a module of ``CORRUPTIONS``, or what stands at an import path, a function or a class."""
+    name, options = name_and_options("corrupt", corrupt)
+    found = by_name_or_path("corrupt", name, CORRUPTIONS)
+    if isinstance(found, type):
+        return _made("corrupt", name, CORRUPTIONS, **options)
+    if not callable(found):
+        raise ValueError(f"corrupt {name!r} must be a function of x, or a class of torch modules, got {found!r}")
+    check_options(f"corrupt {name!r}", options, own_options(found, 1))
+    return functools.partial(found, **options) if options else found
 
 
 def save(vae: VAE, folder: str | Path, **sections: Any) -> None:

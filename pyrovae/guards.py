@@ -179,25 +179,29 @@ def check_widths(prior: Any, likelihood: Any, guide: Any) -> None:
 def check_support(prior: Any, guide: Any, known: Mapping[str, Any] | None = None) -> None:
     """Refuse a guide on another set than the prior's: the KL is infinite, and Pyro's sampled one a finite number.
 
-    The error lists the guides that fit, of ``known`` by its names, or else of all public classes by theirs.
+    So is one that is no point under an improper prior, from which nothing has a KL. The error lists the guides that
+    fit, of ``known`` by its names, or else of all public classes by theirs.
     """
     p, q = getattr(prior, "support", None), getattr(guide, "support", None)
-    if p is None or q is None or same_support(p, q):
+    spread = getattr(prior, "improper", False) and not getattr(guide, "is_point", True)
+    if not spread and (p is None or q is None or same_support(p, q)):
         return
     if known is None:
         root = type(guide).mro()[type(guide).mro().index(nn.Module) - 1]
         known = {cls.__name__: cls for cls in _descendants(root) if not cls.__name__.startswith("_")}
     fits = sorted(name for name, cls in known.items() if _fits(prior, p, cls))
-    raise ValueError(
-        f"guide {type(guide).__name__} has support {_set(q)} but prior {type(prior).__name__} has support {_set(p)}; "
-        f"guides that fit: {', '.join(fits) or 'none here, write one with the same support'}"
-    )
+    names = f"guide {type(guide).__name__}", f"prior {type(prior).__name__}"
+    what = f"{names[0]} is no point, and only a point goes with {names[1]}, which is improper"
+    if not spread:
+        what = f"{names[0]} has support {_set(q)} but {names[1]} has support {_set(p)}"
+    raise ValueError(f"{what}; guides that fit: {', '.join(fits) or 'none here, write one with the same support'}")
 
 
-def _fits(prior: Any, support: constraints.Constraint, guide: Any) -> bool:
+def _fits(prior: Any, support: Any, guide: Any) -> bool:
     """Whether a class of guides has the sites of a prior; it says "OneHot()" where one of them says "OneHot(3)"."""
     same = guide.support is not None and _set(support).startswith(_set(guide.support)[:-1])
-    return same and hasattr(guide, "shared") == hasattr(prior, "shared")
+    is_point = getattr(guide, "is_point", True) or not getattr(prior, "improper", False)
+    return same and is_point and hasattr(guide, "shared") == hasattr(prior, "shared")
 
 
 def check_shared(prior: Any, guide: Any, num_data: int | None) -> None:

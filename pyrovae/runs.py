@@ -147,12 +147,13 @@ def write_figures(folder: Path, vae: VAE, dataset: Data, history: History) -> No
     if units is not None:  # one colour scale for all columns
         figure.suptitle("standardised data: multiples of each column's standard deviation", fontsize=8)
     figure.savefig(folder / "reconstructions.png")
-    if dataset.image_shape is None and x.dim() == 2:
-        own = units.inverse if units is not None else torch.clone
-        figure = plots.column_histograms(own(x), own(vae.sample(max(len(x), 1000))))
-    else:
-        figure = plots.prior_samples(vae, image_shape=dataset.image_shape)
-    figure.savefig(folder / "prior_samples.png")
+    if not getattr(vae.prior, "improper", False):  # which has no draws
+        if dataset.image_shape is None and x.dim() == 2:
+            own = units.inverse if units is not None else torch.clone
+            figure = plots.column_histograms(own(x), own(vae.sample(max(len(x), 1000))))
+        else:
+            figure = plots.prior_samples(vae, image_shape=dataset.image_shape)
+        figure.savefig(folder / "prior_samples.png")
     plots.code_histograms(vae, x).savefig(folder / "codes.png")
 
 

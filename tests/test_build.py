@@ -20,6 +20,8 @@ def fits(prior, guide):
     q = build.GUIDES[guide].support
     p = q if prior == "vamp" else build.PRIORS[prior](3).support  # a Vamp is made of its guide
     shared = prior in ("beta-spike-slab", "beta-bernoulli")
+    if prior == "flat" and guide != "delta":
+        return False
     return None not in (p, q) and guards.same_support(p, q) and shared == hasattr(build.GUIDES[guide], "shared")
 
 

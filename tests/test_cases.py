@@ -17,6 +17,7 @@ from cases import (
     DISCRETE_PRIORS,
     GUIDES,
     HIERARCHIES,
+    IMPROPER_PRIORS,
     LIKELIHOODS,
     PRIORS,
     SHARED,
@@ -61,7 +62,7 @@ def rows(table):
     ("room", "table", "abstract"),
     [
         (distributions, DENSITIES | VECTOR_DENSITIES | DISCRETE_DENSITIES, ""),
-        (priors, PRIORS | VECTOR_PRIORS | DISCRETE_PRIORS, "Prior"),
+        (priors, PRIORS | VECTOR_PRIORS | DISCRETE_PRIORS | IMPROPER_PRIORS, "Prior"),
         (likelihoods, LIKELIHOODS, "Likelihood"),
         (guides, GUIDES | VECTOR_GUIDES | DISCRETE_GUIDES, "Guide"),
     ],

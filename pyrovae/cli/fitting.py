@@ -15,7 +15,15 @@ from torch.distributions import constraints
 
 import pyrovae as pv
 from pyrovae import runs
-from pyrovae.build import GUIDES, LIKELIHOODS, PRIORS, by_name_or_path, name_and_options, usual_warmup
+from pyrovae.build import (
+    CORRUPTIONS,
+    GUIDES,
+    LIKELIHOODS,
+    PRIORS,
+    by_name_or_path,
+    name_and_options,
+    usual_warmup,
+)
 from pyrovae.cli.reporting import SEED, describe, measure, print_table
 from pyrovae.data import Data
 from pyrovae.likelihoods import Likelihood
@@ -110,6 +118,11 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 )
 @click.option(
     "--residual", default=0, show_default=True, type=click.IntRange(0), help="Residual blocks per size, in conv."
+)
+@click.option(
+    "--corrupt",
+    help=f"What the encoder sees in place of x while it trains: {', '.join(CORRUPTIONS)}; or mymodule.my_function. "
+    "Hyper-parameters follow, gaussian:scale=0.5, masking:prob=0.3.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="[default: 200 for digits, 20 for mnist and patches, 100 else]")
 @click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs without a better validation loss.")
@@ -249,6 +262,7 @@ def prepare(data: str, options: dict[str, Any]) -> Prepared:
             norm=options["norm"],
             dropout=options["dropout"],
             residual=options["residual"],
+            corrupt=options["corrupt"],
         ).to(device)
     check_support(vae, dataset, lambda: pv.data.rows(data, options["data_dir"], binarize, options["seed"]))
     _penalties(options, vae)

@@ -34,9 +34,10 @@ def describe(dataset: Data, vae: VAE, binarize: str | None) -> None:
     describe_data(dataset, binarize)
     parameters = sum(parameter.numel() for parameter in vae.parameters())
     hidden = "-".join(map(str, config["hidden"]))
+    damage = f", corruption {config['corrupt']}" if config.get("corrupt") else ""
     click.echo(
         f"VAE: {config['prior']} prior on {config['latent_dim']} coordinates, {config['guide']} guide, "
-        f"{config['likelihood']} likelihood, {config['network']} of hidden {hidden}, {parameters:,} parameters"
+        f"{config['likelihood']} likelihood, {config['network']} of hidden {hidden}, {parameters:,} parameters{damage}"
     )
 
 
@@ -64,15 +65,23 @@ def seen_by_the_model(dataset: Data, seed: int) -> Tensor:
 
 
 def print_table(numbers: dict[str, Any]) -> None:
-    unknown = numbers["elbo"] is None or math.isnan(numbers["standard_error"])
-    error = "" if unknown else f" ± {numbers['standard_error']:.2f}"
-    kl = "KL of guide from prior" + ("" if numbers["kl_is_exact"] else ", sampled")
-    draws = numbers["num_samples"]
+    if numbers["elbo"] is None:  # the guide is a point
+        terms = [
+            ("log p(x|z) at the code", nats(numbers["reconstruction"]), "nats per datum"),
+            ("-log p(z)", nats(numbers["kl"]), "nats per datum"),
+        ]
+    else:
+        error = "" if math.isnan(numbers["standard_error"]) else f" ± {numbers['standard_error']:.2f}"
+        kl = "KL of guide from prior" + ("" if numbers["kl_is_exact"] else ", sampled")
+        draws = numbers["num_samples"]
+        terms = [
+            ("ELBO", nats(numbers["elbo"]), f"nats per datum{error}"),
+            ("  reconstruction", nats(numbers["reconstruction"]), "nats per datum"),
+            (f"  {kl}", nats(numbers["kl"]), "nats per datum"),
+            (f"log-likelihood, {draws} draws", nats(numbers["log_likelihood"]), "nats per datum, at least"),
+        ]
     rows: list[tuple[str, str, str]] = [
-        ("ELBO", nats(numbers["elbo"]), f"nats per datum{error}"),
-        ("  reconstruction", nats(numbers["reconstruction"]), "nats per datum"),
-        (f"  {kl}", nats(numbers["kl"]), "nats per datum"),
-        (f"log-likelihood, {draws} draws", nats(numbers["log_likelihood"]), "nats per datum, at least"),
+        *terms,
         ("active units", str(numbers["active_units"]), f"of {numbers['latent_dim']}"),
         ("exact zeros in the codes", f"{numbers['exact_zeros']:.1%}", "of their coordinates"),
         ("Hoyer sparsity of the codes", nats(numbers["hoyer"]), _hoyer_unit(numbers)),
@@ -82,7 +91,7 @@ def print_table(numbers: dict[str, Any]) -> None:
     for name, number, unit in rows:
         click.echo(f"  {name:<32} {number:>10}  {unit}")
     if numbers["elbo"] is None:
-        click.echo("  A Delta guide gives no bound on log p(x); its KL stands for -log p(z).")
+        click.echo("  A Delta guide gives no bound on log p(x): the first two are the terms of its objective.")
     elif numbers["active_units"] == 0 and numbers["kl"] < LITTLE:
         click.echo(
             f"  The code carries less than {LITTLE:g} nat of a datum: the decoder hardly reads it. A longer --warmup, "

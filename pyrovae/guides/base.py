@@ -25,9 +25,11 @@ class Guide(nn.Module):
         head_features: Number of parameters of q for each datum.
 
     ``support`` is the set that z lives in; None leaves the comparison with the prior's to the first step.
+    ``is_point`` says that q is a point, whatever x is: it has no density, and gives no bound on log p(x).
     """
 
     support: constraints.Constraint | None = None
+    is_point = False
 
     def __init__(self, network: nn.Module, dim: int, head_features: int) -> None:
         super().__init__()

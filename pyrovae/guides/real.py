@@ -142,8 +142,8 @@ class GeneralizedNormal(Guide):
 class Delta(Guide):
     r"""A point: :math:`q(z|x) = \delta(z - \mu(x))`, so that the objective is :math:`\log p(x|\mu) + \log p(\mu)`.
 
-    With a Laplace prior this is the L1 sparse autoencoder, with a Normal one the L2 autoencoder. It is no bound on
-    log p(x): the metrics that need one refuse it.
+    With the prior :class:`pyrovae.priors.Flat` this is the plain autoencoder, with a Laplace prior the L1 sparse one,
+    with a Normal prior the L2 one. It is no bound on log p(x): the metrics that need one refuse it.
 
     Args:
         network: The trunk of the encoder.
@@ -151,6 +151,7 @@ class Delta(Guide):
     """
 
     support = constraints.real
+    is_point = True
 
     def __init__(self, network: nn.Module, dim: int) -> None:
         super().__init__(network, dim, dim)

@@ -151,7 +151,7 @@ class _Parts:
         self.numbers |= evaluate(self.vae, self.x, num_samples)
         numbers, site = self.numbers, point_site(self.vae, self.x)
         numbers["distortion"] = -numbers["reconstruction"]
-        numbers["discrete_data"] = _is_discrete(self.vae)
+        numbers["discrete_data"] = _is_discrete(self.vae, self.x)
         if site is not None:
             self.without(BOUNDS, _point(site, "no density and gives no bound on log p(x)"))
             return
@@ -185,7 +185,11 @@ class _Parts:
         return kl
 
     def gates(self, rows: Tensor) -> Occupancy | None:
-        occupancy = spike_occupancy(self.vae, rows)
+        occupancy = None
+        with self.asked([*GATES, *RELIABLE]):  # an improper prior has no draws
+            occupancy = spike_occupancy(self.vae, rows)
+        if occupancy is None:
+            return None
         if bool((occupancy.posterior == 1).all()) and bool((occupancy.prior == 1).all()):
             self.without([*GATES, *RELIABLE], "no coordinate is ever exactly zero, under the guide or under the prior")
             return None
@@ -268,8 +272,8 @@ def _codes(vae: VAE, x: Tensor, kind: str) -> Tensor:
     return torch.cat([codes(vae, rows.to(like), kind, MEAN_DRAWS) for rows in x.split(ROWS)])
 
 
-def _is_discrete(vae: VAE) -> bool:
-    z = vae.sample_prior(1)
+def _is_discrete(vae: VAE, x: Tensor) -> bool:
+    z = vae.encode(x[:1])
     with evaluating(vae):
         return bool(vae.likelihood(z).support.is_discrete)
 

@@ -1,8 +1,21 @@
 """Networks: tensors to tensors, no Pyro. Each says its ``out_features``; a decoder's output has ``out_shape``."""
 
 from pyrovae.nn.conv import ConvDecoder, ConvEncoder
+from pyrovae.nn.corruption import Corrupted, GaussianNoise, Masking, SaltAndPepper
 from pyrovae.nn.layers import Residual
 from pyrovae.nn.mlp import MLP, Dictionary
 from pyrovae.nn.recurrent import GRUDecoder, GRUEncoder
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "Dictionary", "GRUDecoder", "GRUEncoder", "Residual"]
+__all__ = [
+    "MLP",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Corrupted",
+    "Dictionary",
+    "GRUDecoder",
+    "GRUEncoder",
+    "GaussianNoise",
+    "Masking",
+    "Residual",
+    "SaltAndPepper",
+]

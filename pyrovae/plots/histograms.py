@@ -23,18 +23,20 @@ def code_histograms(vae: VAE, x: Tensor, bins: int = 41, max_dims: int = 32) -> 
     """The codes of x, a panel for each latent coordinate with the prior's beside it, most varying first.
 
     The exact zeros of a coordinate are no bar, which would hide all others: their share stands over the panel, and bars
-    and line are of what is not zero, each with the area of its share.
+    and line are of what is not zero, each with the area of its share. An improper prior has no line.
     """
     z = vae.encode(x).double().cpu()
-    prior = vae.sample_prior(PRIOR_DRAWS).double().cpu()
+    improper = getattr(vae.prior, "improper", False)
+    prior = None if improper else vae.sample_prior(PRIOR_DRAWS).double().cpu()
+    drawn = z if prior is None else prior
     order = z.var(0, correction=0).argsort(descending=True)[:max_dims]
     sparse = bool((z == 0).any())
-    edge = float(torch.cat([z.abs().flatten(), prior[:5000].abs().flatten().quantile(0.99)[None]]).max())
-    low = 0.0 if bool((z >= 0).all() and (prior >= 0).all()) else -1.0
+    edge = float(torch.cat([z.abs().flatten(), drawn[:5000].abs().flatten().quantile(0.99)[None]]).max())
+    low = 0.0 if bool((z >= 0).all() and (drawn >= 0).all()) else -1.0
     edges = torch.linspace(low, 1.0, bins + 1).double() * (edge or 1.0)
     figure, panels = _panels(len(order))
     for axes, j in zip(panels, order.tolist(), strict=True):
-        _bars_and_line(axes, edges, z[:, j], prior[:, j], sparse)
+        _bars_and_line(axes, edges, z[:, j], None if prior is None else prior[:, j], sparse)
         note = (
             f"{float((z[:, j] == 0).double().mean()):.0%} zeros"
             if sparse
@@ -77,15 +79,16 @@ def _panels(num: int, free: bool = False) -> tuple[Figure, list[Any]]:
     return figure, list(grid.flat[:num])
 
 
-def _bars_and_line(axes: Any, edges: Tensor, values: Tensor, others: Tensor, sparse: bool) -> None:
-    """The density of some numbers as bars, of others as a line; without zeros where they are sparse."""
+def _bars_and_line(axes: Any, edges: Tensor, values: Tensor, others: Tensor | None, sparse: bool) -> None:
+    """The density of some numbers as bars, of others, where there are any, as a line; without zeros where sparse."""
     width, centres = edges[1] - edges[0], (edges[1:] + edges[:-1]) / 2
     heights = []
-    for numbers in (values, others):
+    for numbers in (values,) if others is None else (values, others):
         kept = numbers[numbers != 0] if sparse else numbers
         heights.append(torch.histogram(kept, edges).hist / (len(numbers) * width))
     axes.bar(centres.numpy(), heights[0].numpy(), width.item(), color="C0", label="bars")
-    axes.plot(centres.numpy(), heights[1].numpy(), color="0.3", linewidth=0.8, label="line")
+    if others is not None:
+        axes.plot(centres.numpy(), heights[1].numpy(), color="0.3", linewidth=0.8, label="line")
     axes.set_ylim(0, float(torch.stack(heights).max()) * 1.08 or 1.0)
     axes.tick_params(labelsize=6, left=False, labelleft=False)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -7,6 +7,7 @@ from pyrovae.priors.base import Prior
 from pyrovae.priors.discrete import Bernoulli, Categorical, Poisson, RelaxedBernoulli
 from pyrovae.priors.exact_zeros import RectifiedNormal, SpikeSlab, ThresholdedLaplace, ThresholdedNormal
 from pyrovae.priors.feature_allocation import BetaBernoulli, BetaSpikeSlab
+from pyrovae.priors.flat import Flat
 from pyrovae.priors.flows import Flow, ZukoFlow
 from pyrovae.priors.hard_concrete import HardConcrete
 from pyrovae.priors.heavy_tails import Cauchy, GeneralizedNormal, Laplace, Logistic, Normal, StudentT
@@ -24,6 +25,7 @@ __all__ = [
     "Cauchy",
     "Dirichlet",
     "Exponential",
+    "Flat",
     "Flow",
     "Gamma",
     "GeneralizedNormal",

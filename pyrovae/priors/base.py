@@ -20,7 +20,11 @@ class Prior(nn.Module):
 
     Learned hyper-parameters are ``nn.Parameter``s and fixed ones buffers, so both follow ``.to(device)`` and
     ``.double()``. The distribution is built at each call: one kept from the last step would hold a freed graph.
+
+    ``improper`` says that the density has no integral: the guide is then a point, and nothing is drawn from the prior.
     """
+
+    improper = False
 
     def distribution(self) -> dist.TorchDistribution:
         """p(z), with ``event_shape (D,)`` and no batch dimension."""

@@ -80,7 +80,7 @@ class Vamp(Prior):
 
     Shape: z has event_shape ``(D,)``; under the data plate ``(N, D)``.
     Units: log_prob in nats; the KL of a guide from it is sampled.
-    Raises: ValueError if the guide is a point (Delta) or does not take the inputs, if they are fewer than
+    Raises: ValueError if the guide is a point (Delta), corrupts x or does not take the inputs, if they are fewer than
         ``num_components``, not finite or outside the bounds.
     References: Tomczak and Welling (2018), "VAE with a VampPrior", which clamps the pseudo-inputs of grey values to
         [0, 1] where we have the sigmoid: a clamped pixel has no gradient and would stay where it is.
@@ -114,6 +114,11 @@ class Vamp(Prior):
         return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)
 
     def _check_guide(self) -> None:
+        if any(hasattr(module, "corrupt") for module in self.guide.modules()):
+            raise ValueError(
+                f"guide {type(self.guide).__name__} corrupts what it reads, and would the pseudo-inputs: corrupt goes "
+                f"with other priors"
+            )
         u = self.inputs().detach()
         try:
             with torch.no_grad():

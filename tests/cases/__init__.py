@@ -11,6 +11,7 @@ from cases import (
     exact_zeros,
     feature_allocation,
     half_line,
+    improper,
     learned,
     likelihoods,
     real_line,
@@ -39,6 +40,7 @@ DISCRETE_DENSITIES, DISCRETE_PRIORS, DISCRETE_GUIDES = (
     _rows(table, DISCRETE_FAMILIES) for table in ("DENSITIES", "PRIORS", "GUIDES")
 )
 KLS, HIERARCHIES = (_rows(table, (*FAMILIES, *VECTOR_FAMILIES, *DISCRETE_FAMILIES)) for table in ("KLS", "HIERARCHIES"))
+IMPROPER_PRIORS = improper.PRIORS
 LIKELIHOODS = likelihoods.LIKELIHOODS
 SHARED = feature_allocation.SHARED
 
@@ -49,6 +51,7 @@ __all__ = [
     "DISCRETE_PRIORS",
     "GUIDES",
     "HIERARCHIES",
+    "IMPROPER_PRIORS",
     "KLS",
     "LIKELIHOODS",
     "PRIORS",

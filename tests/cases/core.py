@@ -73,6 +73,15 @@ class PriorCase:
 
 
 @dataclass(frozen=True)
+class ImproperPriorCase:
+    """A prior whose density has no integral."""
+
+    cls: type
+    make: Callable[[int], nn.Module]
+    log_density: Callable[[np.ndarray], np.ndarray]  # of codes ``(n, D)``
+
+
+@dataclass(frozen=True)
 class GuideCase:
     cls: type
     make: Callable[[int], nn.Module]  # of three input features and d coordinates
