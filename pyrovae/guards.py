@@ -182,7 +182,8 @@ def check_support(prior: Any, guide: Any, known: Mapping[str, Any] | None = None
     So is one that is no point under an improper prior, from which nothing has a KL. The error lists the guides that
     fit, of ``known`` by its names, or else of all public classes by theirs.
     """
-    p, q = getattr(prior, "support", None), getattr(guide, "support", None)
+    p: Any = getattr(prior, "support", None)
+    q: Any = getattr(guide, "support", None)
     spread = getattr(prior, "improper", False) and not getattr(guide, "is_point", True)
     if not spread and (p is None or q is None or same_support(p, q)):
         return
