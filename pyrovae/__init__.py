@@ -11,6 +11,7 @@ The pipeline, in the order of the rooms::
     build        the same from names                pv.build_vae((64,), 16, prior="laplace")
     objectives   bounds that Pyro's SVI descends    pv.ELBO(beta=pv.warmup(5))
     infer        Pyro's SVI, compiled               pv.SVI(vae.model, vae.guide, optim, pv.ELBO())
+    adversarial  a critic in the place of the KL    pv.GAN(prior, generator, critic)
     train        the loop around SVI                pv.fit(vae, x, epochs=50)
     metrics      bounds and errors, per datum       pv.metrics.log_likelihood(vae, x)
     plots        pictures                           pv.plots.reconstructions(vae, x)
@@ -18,6 +19,7 @@ The pipeline, in the order of the rooms::
 """
 
 from pyrovae import (
+    adversarial,
     build,
     data,
     distributions,
@@ -31,6 +33,7 @@ from pyrovae import (
     priors,
     train,
 )
+from pyrovae.adversarial import GAN, AdversarialAutoencoder
 from pyrovae.build import build_vae, load, save
 from pyrovae.infer import SVI
 from pyrovae.objectives import ELBO, IWAE, MMD, DReG, Renyi, TotalCorrelation, constant, cyclical, warmup
@@ -41,14 +44,17 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ELBO",
+    "GAN",
     "IWAE",
     "MMD",
     "SVI",
     "VAE",
+    "AdversarialAutoencoder",
     "DReG",
     "Renyi",
     "TotalCorrelation",
     "__version__",
+    "adversarial",
     "build",
     "build_vae",
     "constant",

@@ -9,14 +9,16 @@ from typing import Any
 import pyro
 import torch
 from pyro.infer import JitTraceMeanField_ELBO, Trace_ELBO
-from torch import Tensor, nn
+from torch import Tensor
 
+from pyrovae.adversarial import Game
 from pyrovae.likelihoods import Likelihood
 from pyrovae.objectives import Objective
 from pyrovae.vae import VAE
 
 __all__ = [
     "Pair",
+    "check_game",
     "check_num_data",
     "check_optim_and_loss",
     "check_pair",
@@ -31,11 +33,18 @@ Pair = tuple[Callable[..., Any], Callable[..., Any]]
 
 
 def check_pair(vae: Any) -> None:
-    """Refuse what is neither a VAE nor two functions."""
-    if isinstance(vae, tuple) and len(vae) == 2 and all(map(callable, vae)):
+    """Refuse what is neither a VAE, a game nor two functions."""
+    if isinstance(vae, Game) or (isinstance(vae, tuple) and len(vae) == 2 and all(map(callable, vae))):
         return
     if not (callable(getattr(vae, "model", None)) and callable(getattr(vae, "guide", None))):
-        raise TypeError(f"vae must be a VAE, or a pair (model, guide) of functions, got {type(vae).__name__}")
+        raise TypeError(f"vae must be a VAE, a game, or a pair (model, guide) of functions, got {type(vae).__name__}")
+
+
+def check_game(compile: bool | None, precision: torch.dtype | None, patience: int | None) -> None:
+    """Refuse what a game has not: its updates are not compiled, and no epoch of it is the best."""
+    for name, value in (("compile", compile or None), ("precision", precision), ("patience", patience)):
+        if value is not None:
+            raise ValueError(f"{name} is not for a GAN or an adversarial autoencoder, got {value}")
 
 
 def check_registered(pair: Pair, batch: Tensor) -> None:
@@ -77,14 +86,15 @@ def check_optim_and_loss(optim: Any, loss: Any) -> None:
         raise ValueError("loss: JitTraceMeanField_ELBO traces anew at every step (S9): use TraceMeanField_ELBO")
 
 
-def check_support(vae: VAE | Pair, x: Tensor) -> None:
+def check_support(vae: VAE | Game | Pair, x: Tensor) -> None:
     if len(x) == 0:
         raise ValueError("data has no rows")
-    if isinstance(vae, nn.Module) and isinstance(vae.likelihood, Likelihood):
-        vae.likelihood.check(x)
+    likelihood = getattr(vae, "likelihood", None)
+    if isinstance(likelihood, Likelihood):
+        likelihood.check(x)
 
 
-def check_num_data(vae: VAE | Pair, train: Any) -> None:
+def check_num_data(vae: VAE | Game | Pair, train: Any) -> None:
     """What all data share has the weight that the VAE was told; a stream does not say how many rows it has."""
     if not isinstance(vae, VAE) or not hasattr(vae.prior, "shared"):
         return
