@@ -11,8 +11,7 @@ of the prior are decoded, and a classifier that is right about 98 % of real digi
 
 With --out the picture shows codes over draws of the prior, and decoded draws.
 
-The last line is the p-value after training, the less of the two priors'; before training both are 0.001, the least there
-is.
+The last line is the p-value after training, the less of the two priors'; before, both are 0.001, the least there is.
 
     PYROVAE_DATA=~/data python examples/11_adversarial_autoencoder.py [--smoke] [--out adversarial_autoencoder.png]
 """

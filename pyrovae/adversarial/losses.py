@@ -109,8 +109,8 @@ class Wasserstein(GameLoss):
     .. math:: W_1(p, q) = \max_{\|d\|_L \le 1} E\, d(x) - E\, d(\tilde x) , \qquad
         \lambda\, E\left(\|\nabla d(\hat x)\| - 1\right)^2 , \quad \hat x = u x + (1 - u) \tilde x , \; u \sim U(0, 1)
 
-    The penalty holds the slope near one between the two laws and is no strict bound on it: of slopes that are one number
-    everywhere the best is :math:`1 + W_1 / 2\lambda`, and ``divergence`` is so much larger.
+    The penalty holds the slope near one between the two laws and is no strict bound on it: of slopes that are one
+    number everywhere the best is :math:`1 + W_1 / 2\lambda`, and ``divergence`` is so much larger.
 
     Args:
         slope_penalty: :math:`\lambda > 0`.

@@ -139,7 +139,7 @@ def mmd_test(
     )
     # a division that is the given one but for its order must count as equal, whatever its sums were rounded to
     as_large = found[1:] >= found[0] - 1e-12
-    return MMDTest(float(found[0]), float((1 + as_large.sum()) / (1 + num_permutations)), bandwidth)
+    return MMDTest(float(found[0]), (1 + int(as_large.sum())) / (1 + num_permutations), bandwidth)
 
 
 def _squared_mmd(kernel: Tensor, divisions: list[Tensor], m: int) -> Tensor:
