@@ -6,13 +6,24 @@ import math
 import pyro
 import pyro.distributions as dist
 import pytest
+import scipy.stats as st
 import torch
 from pyro import poutine
+from scipy.integrate import quad
 from torch import nn
 
 import pyrovae as pv
 from pyrovae import guides, likelihoods, priors
-from pyrovae.adversarial import GAN, LOSSES, AdversarialAutoencoder, NonSaturating, Sampler, Updates, Wasserstein
+from pyrovae.adversarial import (
+    GAN,
+    LOSSES,
+    AdversarialAutoencoder,
+    NonSaturating,
+    Sampler,
+    Shrunk,
+    Updates,
+    Wasserstein,
+)
 from pyrovae.nn import MLP
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -257,6 +268,33 @@ def test_what_asks_a_sampler_for_its_density_raises():
         pv.metrics.elbo(autoencoder, X)
 
 
+def test_shrunk_draws_are_zero_as_often_as_the_normal_law_says_and_have_a_path():
+    """50,000 draws, 5 standard errors; the gradient of E z^2 against finite differences of quadrature."""
+    torch.manual_seed(0)
+    loc, scale, threshold = 0.4, 0.8, 0.5
+    guide = Shrunk(MLP(1, [2]), 1, threshold).double()
+    with torch.no_grad():
+        guide.head.weight.zero_()
+        guide.head.bias.copy_(torch.tensor([loc, math.log(math.expm1(scale - 1e-5))]))
+    z = guide.distribution(torch.zeros(50_000, 1).double()).rsample()
+    exact = st.norm.cdf((threshold - loc) / scale) - st.norm.cdf((-threshold - loc) / scale)
+    assert abs((z == 0).double().mean().item() - exact) <= 5 * (exact * (1 - exact) / 50_000) ** 0.5
+    assert guide.encode(torch.zeros(1, 1).double()).item() == 0.0  # 0.4 is within the threshold
+
+    def energy(loc):
+        def integrand(s):
+            return max(abs(s) - threshold, 0) ** 2 * st.norm.pdf(s, loc, scale)
+
+        return quad(integrand, -8, 8, points=[-threshold, threshold])[0]
+
+    slope = (energy(loc + 1e-4) - energy(loc - 1e-4)) / 2e-4
+    each = 2 * z.detach()  # d z^2 / d loc = 2 z where z moves
+    (z.square().mean()).backward()
+    assert abs(guide.head.bias.grad[0].item() - slope) <= 5 * each.std().item() / 50_000**0.5
+    with pytest.raises(NotImplementedError, match="no density"):
+        guide.distribution(torch.zeros(2, 1).double()).log_prob(z[:2])
+
+
 def test_a_sampler_serves_a_gan():
     gan = GAN(Sampler(circle, 2), MLP(2, [8], 6), MLP(6, [8], 1))
     fit(gan, X.float(), epochs=1)
@@ -328,6 +366,7 @@ def refuses(call, error, match):
         (lambda: fit(make_gan(), precision=torch.bfloat16), "precision"),
         (lambda: fit(make_gan(), val=X, patience=2), "patience"),
         (lambda: Sampler(circle, 0), "dim"),
+        (lambda: Shrunk(MLP(6, [8]), 2, threshold=0.0), "threshold"),
         (lambda: Sampler(torch.zeros(3, 2), 2), "draw"),
     ],
 )

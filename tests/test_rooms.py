@@ -20,7 +20,7 @@ BELOW: dict[str, set[str]] = {
     "plots": {"metrics", "train", "vae"},
     "metrics": {"compilation", "objectives", "vae", "distributions", "guards"},
     "train": {"adversarial", "infer", "objectives", "vae", "data", "likelihoods", "guards"},
-    "adversarial": {"infer", "objectives", "vae", "priors", "guards"},
+    "adversarial": {"infer", "objectives", "vae", "priors", "guides", "distributions", "guards"},
     "infer": {"compilation", "objectives", "guards"},
     "objectives": {"guards", "distributions"},
     "build": {"vae", "priors", "likelihoods", "guides", "nn", "guards"},

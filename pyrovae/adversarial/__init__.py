@@ -4,6 +4,7 @@ from pyrovae.adversarial.autoencoder import AdversarialAutoencoder
 from pyrovae.adversarial.gan import GAN
 from pyrovae.adversarial.losses import LOSSES, GameLoss, Minimax, NonSaturating, Wasserstein
 from pyrovae.adversarial.sampler import Sampler
+from pyrovae.adversarial.shrunk import Shrunk
 from pyrovae.adversarial.updates import Game, Updates
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Minimax",
     "NonSaturating",
     "Sampler",
+    "Shrunk",
     "Updates",
     "Wasserstein",
 ]

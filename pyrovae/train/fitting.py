@@ -121,10 +121,11 @@ def fit(
             functions = (guards.ModelSites()(vae[0]), guards.GuideSites()(vae[1]))
         else:
             functions = (vae.model, vae.guide)
-        svi = SVI(*functions, optim, loss, compile=compile, clip_norm=clip_norm, precision=precision)  # type: ignore[arg-type]  # checked above
+        alone: Any = optim  # no pair of them, checked above
+        svi = SVI(*functions, alone, loss, compile=compile, clip_norm=clip_norm, precision=precision)
         svi.num_calls = epochs * steps_per_epoch if math.isfinite(steps_per_epoch) else None
         true_bound = loss.true_bound() if isinstance(loss, Objective) else loss
-        bound = SVI(*functions, optim, true_bound, compile=compile, precision=precision)
+        bound = SVI(*functions, alone, true_bound, compile=compile, precision=precision)
         bound.num_calls = 0 if val is None else epochs * num_steps(val, batch_size)
     rest = end_of_schedules(loss, epochs, steps_per_epoch)
     history: History = {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []}
