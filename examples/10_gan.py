@@ -5,11 +5,11 @@ r"""A generative adversarial network on MNIST, and whether it has collapsed: mea
 The sampling side is a Pyro function, ``gan.model(num_samples)``; a critic takes the place of a likelihood, which x has
 not. ``pv.fit`` trains both players.
 
-Three things are then measured. A classifier that is right about 98 % of real digits or more says which digits 10,000 draws
-are: each should have its tenth, and a collapsed generator misses some; here they have from 7 to 14 %. The distance of draws
-from the nearest training digit, beside that of test digits, says whether they are copies. And the divergence of draws from
-the training data as far as the critic can tell, beside that from the validation data, says whether the critic knows the
-former by heart.
+Three things are then measured. A classifier that is right about 98 % of real digits or more says which digits 10,000
+draws are: each should have its tenth, and a collapsed generator misses some; here they have from 7 to 14 %. The
+distance of draws from the nearest training digit, beside that of test digits, says whether they are copies. And the
+divergence of draws from the training data as far as the critic can tell, beside that from the validation data, says
+whether the critic knows the former by heart.
 
 With --out the picture shows draws.
 

@@ -37,7 +37,7 @@ def check_pair(vae: Any) -> None:
     if isinstance(vae, Game) or (isinstance(vae, tuple) and len(vae) == 2 and all(map(callable, vae))):
         return
     if not (callable(getattr(vae, "model", None)) and callable(getattr(vae, "guide", None))):
-        raise TypeError(f"vae must be a VAE, a game, or a pair (model, guide) of functions, got {type(vae).__name__}")
+        raise TypeError(f"vae must be a VAE, or a pair (model, guide) of functions, got {type(vae).__name__}")
 
 
 def check_game(compile: bool | None, precision: torch.dtype | None, patience: int | None) -> None:
