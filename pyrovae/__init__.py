@@ -12,6 +12,7 @@ The pipeline, in the order of the rooms::
     objectives   bounds that Pyro's SVI descends    pv.ELBO(beta=pv.warmup(5))
     optim        optimizers, and rates that move    pv.optim.adam(lr=1e-3)
     infer        Pyro's SVI, compiled               pv.SVI(vae.model, vae.guide, optim, pv.ELBO())
+    adversarial  a critic in the place of the KL    pv.GAN(prior, generator, critic)
     train        the loop around SVI                pv.fit(vae, x, epochs=50)
     metrics      bounds and errors, per datum       pv.metrics.log_likelihood(vae, x)
     compression  lossless, by bits-back coding      pv.compression.compress(vae, x)
@@ -20,6 +21,7 @@ The pipeline, in the order of the rooms::
 """
 
 from pyrovae import (
+    adversarial,
     build,
     compression,
     data,
@@ -35,6 +37,7 @@ from pyrovae import (
     priors,
     train,
 )
+from pyrovae.adversarial import GAN, AdversarialAutoencoder
 from pyrovae.build import build_vae, load, save
 from pyrovae.infer import SVI
 from pyrovae.objectives import ELBO, IWAE, L1, L2, MMD, DReG, Renyi, TotalCorrelation, constant, cyclical, warmup
@@ -45,16 +48,19 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ELBO",
+    "GAN",
     "IWAE",
     "L1",
     "L2",
     "MMD",
     "SVI",
     "VAE",
+    "AdversarialAutoencoder",
     "DReG",
     "Renyi",
     "TotalCorrelation",
     "__version__",
+    "adversarial",
     "build",
     "build_vae",
     "compression",

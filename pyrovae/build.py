@@ -15,7 +15,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import safetensors.torch
 import torch
@@ -53,6 +53,8 @@ __all__ = [
     "save",
     "usual_warmup",
 ]
+
+Module = TypeVar("Module", bound=nn.Module)
 
 PRIORS: dict[str, Callable[..., nn.Module]] = {
     "flat": priors.Flat,
@@ -341,11 +343,12 @@ def _corruption(corrupt: str) -> Callable[[Tensor], Tensor]:
     return functools.partial(found, **options) if options else found
 
 
-def save(vae: VAE, folder: str | Path, **sections: Any) -> None:
+def save(vae: nn.Module, folder: str | Path, **sections: Any) -> None:
     """Write ``model.safetensors`` and ``config.json``; each file appears whole or not at all.
 
     Args:
-        vae: Any VAE. One that ``build_vae`` did not make is saved without the means to build it again.
+        vae: Any VAE, GAN or adversarial autoencoder. One that ``build_vae`` did not make is saved without the means to
+            build it again.
         folder: Made when absent.
         sections: More to keep in ``config.json``, by name; JSON values.
     """
@@ -353,13 +356,19 @@ def save(vae: VAE, folder: str | Path, **sections: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as partial:
         (Path(partial) / "model.safetensors").write_bytes(safetensors.torch.save(_unshared(vae.state_dict())))
-        (Path(partial) / "config.json").write_text(json.dumps({"model": vae.config, **sections}, indent=2) + "\n")
+        (Path(partial) / "config.json").write_text(
+            json.dumps({"model": getattr(vae, "config", None), **sections}, indent=2) + "\n"
+        )
         for name in ("model.safetensors", "config.json"):
             os.replace(Path(partial) / name, folder / name)
 
 
-def load(folder: str | Path, vae: VAE | None = None) -> VAE:
-    """The VAE that :func:`save` wrote.
+@overload
+def load(folder: str | Path, vae: None = None) -> VAE: ...
+@overload
+def load(folder: str | Path, vae: Module) -> Module: ...
+def load(folder: str | Path, vae: nn.Module | None = None) -> nn.Module:
+    """The model that :func:`save` wrote.
 
     Args:
         folder: Holds ``model.safetensors`` and ``config.json``.
@@ -414,7 +423,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
-def _check_tensors(path: Path, vae: VAE, tensors: dict[str, Tensor]) -> None:
+def _check_tensors(path: Path, vae: nn.Module, tensors: dict[str, Tensor]) -> None:
     own = vae.state_dict()
     shared = {t.data_ptr() for name, t in own.items() if name in tensors}
     missing = [name for name, t in own.items() if name not in tensors and t.data_ptr() not in shared]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyrovae import guards
 
-__all__ = ["VAE", "evaluating"]
+__all__ = ["VAE", "by_rows", "evaluating"]
 
 ROWS = 1024  # of one pass without gradients
 
@@ -33,7 +33,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
                 submodule.training = training
 
 
-def _by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """``function(x)``, a row of it for each of x, in passes of at most ROWS rows."""
     return function(x) if len(x) <= ROWS else torch.cat([function(rows) for rows in x.split(ROWS)])
 
@@ -112,12 +112,12 @@ class VAE(nn.Module):
         """The code of x, ``(N, D)``: the guide's mean unless it says otherwise, and the same at every call."""
         guards.check_tensors(self, x)
         with evaluating(self):
-            return _by_rows(self.posterior.encode, x)  # type: ignore[arg-type]  # torch types attributes as tensors
+            return by_rows(self.posterior.encode, x)  # type: ignore[arg-type]  # torch types attributes as tensors
 
     def decode(self, z: Tensor) -> Tensor:
         """The mean of p(x|z), ``(N, *event_shape)``."""
         with evaluating(self):
-            return _by_rows(self.likelihood.mean, z)  # type: ignore[arg-type]  # torch types attributes as tensors
+            return by_rows(self.likelihood.mean, z)  # type: ignore[arg-type]  # torch types attributes as tensors
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x through its code and back: ``decode(encode(x))``."""
@@ -136,7 +136,7 @@ class VAE(nn.Module):
         What all data share is drawn once for all of them, from the guide, which learned it, and not from its prior.
         """
         with evaluating(self), self._learned():
-            return _by_rows(lambda rows: self.model(num_samples=len(rows)), torch.empty(num_samples, 0))
+            return by_rows(lambda rows: self.model(num_samples=len(rows)), torch.empty(num_samples, 0))
 
     def _learned(self) -> Any:
         """The shared sites of the model stand at a draw from the guide."""

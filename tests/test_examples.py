@@ -28,6 +28,11 @@ ROWS: dict[str, tuple[list[str], str]] = {
     "05_vamp_prior.py": (["--out", "pseudo_inputs.png"], "log-likelihood, vamp minus normal: {} nats per datum"),
     "06_horseshoe.py": (["--out", "horseshoe.png"], "least cosine of a true atom, horseshoe: {}"),
     "07_dirichlet.py": (["--out", "topics.png"], "mean cosine of true and learned topics, warm-up: {}"),
+    "10_gan.py": (["--out", "gan.png"], "least share of a digit: {} of 1"),
+    "11_adversarial_autoencoder.py": (
+        ["--out", "adversarial_autoencoder.png"],
+        "p-value of trained codes, the less: {}",
+    ),
     "12_latent_dimension.py": (
         ["--out", "latent_dimension.png"],
         "held-out log-likelihood, spike-slab of 64 minus normal of {name}: {} nats per datum",
@@ -44,7 +49,7 @@ ROWS: dict[str, tuple[list[str], str]] = {
     "benchmarks/steps.py": ([], "seconds per step, pyrovae over PyTorch by hand: {}"),
     "benchmarks/throughput.py": ([], "seconds, vae.encode over by hand: {}"),
 }
-SHARED = ["benchmarks/models.py"]  # what examples import, and no example
+SHARED = ["benchmarks/models.py", "digit_probe.py"]  # what examples import, and no example
 
 
 def files() -> list[str]:

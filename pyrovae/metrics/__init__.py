@@ -21,6 +21,14 @@ from pyrovae.metrics.likelihood import (
 )
 from pyrovae.metrics.probe import Probe, probe_accuracy
 from pyrovae.metrics.recovery import MCC, SupportF1, mcc, support_f1
+from pyrovae.metrics.samples import (
+    ClassCoverage,
+    MMDTest,
+    NearestNeighbors,
+    class_coverage,
+    mmd_test,
+    nearest_neighbors,
+)
 from pyrovae.metrics.sparsity import Sparsity, exact_zeros, gini, hoyer, l0, treves_rolls
 from pyrovae.metrics.summary import Summary, summary
 
@@ -28,6 +36,7 @@ __all__ = [
     "DCI",
     "MCC",
     "Atoms",
+    "ClassCoverage",
     "CollapseWarning",
     "Coverage",
     "DeadGates",
@@ -36,6 +45,8 @@ __all__ = [
     "HealthCheck",
     "ImportanceSampling",
     "Information",
+    "MMDTest",
+    "NearestNeighbors",
     "Occupancy",
     "Probe",
     "Ranks",
@@ -48,6 +59,7 @@ __all__ = [
     "active_units",
     "annealed_importance_sampling",
     "bits_per_dimension",
+    "class_coverage",
     "codes",
     "coefficient_collapse",
     "coverage",
@@ -68,7 +80,9 @@ __all__ = [
     "mcc",
     "mean_squared_error",
     "mig",
+    "mmd_test",
     "mutual_information",
+    "nearest_neighbors",
     "pareto_k",
     "posterior_collapse",
     "probe_accuracy",

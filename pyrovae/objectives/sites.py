@@ -30,6 +30,7 @@ __all__ = [
     "coordinates",
     "draw_guide",
     "draw_sites",
+    "has_path",
     "is_point",
     "is_shared",
     "log_likelihood",
@@ -194,9 +195,14 @@ def check_points(guide: Sites) -> None:
         )
 
 
+def has_path(site: Any) -> bool:
+    """Whether the gradient of what reads a draw goes through it, be it as a biased one."""
+    return "drawn" in site["infer"] or (site["fn"].has_rsample and not guards.has_own_score_parts(site["fn"]))
+
+
 def score(site: Any) -> Tensor | None:
     """log q of what a site drew without a path, or None when all of it has one."""
-    if "drawn" in site["infer"] or (site["fn"].has_rsample and not guards.has_own_score_parts(site["fn"])):
+    if has_path(site):
         return None
     return scale_and_mask(site["fn"].score_parts(site["value"]).score_function, mask=site["mask"])
 

@@ -81,11 +81,11 @@ def pyro_optim(constructor: Callable[..., Optimizer], lr: Rate, batch_size: int 
     return PyroOptim(constructor, {**options, "lr": float(lr) / batch_size})
 
 
-def takes_whole_set(optim: PyroOptim) -> bool:
+def takes_whole_set(optim: Any) -> bool:
     """Whether it is gradient descent, whose steps are of the whole set."""
-    return optim.pt_optim_constructor is WholeSet
+    return isinstance(optim, PyroOptim) and optim.pt_optim_constructor is WholeSet
 
 
-def follows_validation(optim: PyroOptim) -> bool:
+def follows_validation(optim: Any) -> bool:
     """Whether its learning rate follows the validation loss."""
     return isinstance(optim, PyroLRScheduler) and optim.pt_scheduler_constructor is ReduceLROnPlateau

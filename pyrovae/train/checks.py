@@ -9,9 +9,11 @@ from typing import Any
 import pyro
 import torch
 from pyro.infer import JitTraceMeanField_ELBO, Trace_ELBO
-from torch import Tensor, nn
+from pyro.optim.lr_scheduler import PyroLRScheduler
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from pyrovae.adversarial import Game
 from pyrovae.likelihoods import Likelihood
 from pyrovae.objectives import Objective, Schedule
 from pyrovae.optim import Scheduled, follows_validation, takes_whole_set
@@ -19,6 +21,7 @@ from pyrovae.vae import VAE
 
 __all__ = [
     "Pair",
+    "check_game",
     "check_num_data",
     "check_optim_and_loss",
     "check_pair",
@@ -34,11 +37,21 @@ Pair = tuple[Callable[..., Any], Callable[..., Any]]
 
 
 def check_pair(vae: Any) -> None:
-    """Refuse what is neither a VAE nor two functions."""
-    if isinstance(vae, tuple) and len(vae) == 2 and all(map(callable, vae)):
+    """Refuse what is neither a VAE, a game nor two functions."""
+    if isinstance(vae, Game) or (isinstance(vae, tuple) and len(vae) == 2 and all(map(callable, vae))):
         return
     if not (callable(getattr(vae, "model", None)) and callable(getattr(vae, "guide", None))):
         raise TypeError(f"vae must be a VAE, or a pair (model, guide) of functions, got {type(vae).__name__}")
+
+
+def check_game(optim: Any, compile: bool | None, precision: torch.dtype | None, patience: int | None) -> None:
+    """Refuse what a game has not: it is not compiled, its learning rates stand, no epoch of it is the best."""
+    for each in optim if isinstance(optim, tuple) else (optim,):
+        if isinstance(each, Scheduled | PyroLRScheduler):
+            raise ValueError("optim: a schedule of its learning rate is not for a GAN or an adversarial autoencoder")
+    for name, value in (("compile", compile or None), ("precision", precision), ("patience", patience)):
+        if value is not None:
+            raise ValueError(f"{name} is not for a GAN or an adversarial autoencoder, got {value}")
 
 
 def check_registered(pair: Pair, batch: Tensor) -> None:
@@ -83,14 +96,15 @@ def check_optim_and_loss(optim: Any, loss: Any, validated: bool) -> None:
         raise ValueError("optim: its learning rate follows the validation loss, and there are no validation data")
 
 
-def check_support(vae: VAE | Pair, x: Tensor) -> None:
+def check_support(vae: VAE | Game | Pair, x: Tensor) -> None:
     if len(x) == 0:
         raise ValueError("data has no rows")
-    if isinstance(vae, nn.Module) and isinstance(vae.likelihood, Likelihood):
-        vae.likelihood.check(x)
+    likelihood = getattr(vae, "likelihood", None)
+    if isinstance(likelihood, Likelihood):
+        likelihood.check(x)
 
 
-def check_num_data(vae: VAE | Pair, train: Any) -> None:
+def check_num_data(vae: VAE | Game | Pair, train: Any) -> None:
     """What all data share has the weight that the VAE was told; a stream does not say how many rows it has."""
     if not isinstance(vae, VAE) or not hasattr(vae.prior, "shared"):
         return

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from pyrovae import guards
+from pyrovae.adversarial import Game
 from pyrovae.data import Data, batches
 from pyrovae.data.placement import placed, sent
 from pyrovae.infer import SVI
@@ -28,6 +29,7 @@ from pyrovae.objectives import ELBO, Objective, blame, is_divergence
 from pyrovae.optim import Scheduled, follows_validation
 from pyrovae.train.checks import (
     Pair,
+    check_game,
     check_num_data,
     check_optim_and_loss,
     check_pair,
@@ -46,11 +48,11 @@ History = dict[str, list[float]]
 
 
 def fit(
-    vae: VAE | Pair,
+    vae: VAE | Game | Pair,
     data: Data | Tensor | Dataset[Any] | Iterable[Any],
     epochs: int = 50,
     batch_size: int | None = 128,
-    optim: pyro.optim.PyroOptim | None = None,
+    optim: pyro.optim.PyroOptim | tuple[pyro.optim.PyroOptim, pyro.optim.PyroOptim] | None = None,
     loss: Any = None,
     *,
     val: Tensor | None = None,
@@ -64,16 +66,19 @@ def fit(
 ) -> History:
     """Train by :class:`~pyrovae.SVI`, one ``svi.step`` per batch.
 
-    With validation data the weights of the epoch with the least validation loss are kept; without, the last ones.
+    With validation data the weights of the epoch with the least validation loss are kept; without, the last ones. A
+    :class:`~pyrovae.adversarial.Game` has an update for each of its players in the place of ``svi.step``, and keeps the
+    last weights: what its critic says of two epochs cannot be compared.
 
     Args:
-        vae: A VAE, or a pair ``(model, guide)`` of Pyro functions that take a batch.
+        vae: A VAE, a GAN, an adversarial autoencoder, or a pair ``(model, guide)`` of Pyro functions of a batch.
         data: A :class:`~pyrovae.data.Data` (its validation set is used), a tensor, a Dataset, or batches.
         epochs: Passes over the data.
         batch_size: Data per step; None is all of them.
         optim: Any optimizer of ``pyrovae.optim`` or ``pyro.optim``; None is Adam at a learning rate of 1e-3. A schedule
             of its learning rate is followed from step to step; a scheduler of Pyro's own is stepped here at the end
             of each epoch, with the validation loss where it waits for one to fall.
+            Of a game it is as of :class:`~pyrovae.adversarial.Updates`, and so is ``loss``.
         loss: An objective of ``pyrovae`` or of Pyro; None is ``pyrovae.ELBO()``. Its schedules follow the epochs or the
             steps and must end within the run. The validation loss is the bound itself, with hard gates, from the first
             epoch on: of ELBO the one with beta 1 and nothing else.
@@ -96,30 +101,39 @@ def fit(
     check_pair(vae)
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
-    optim = pyro.optim.PyroOptim(torch.optim.Adam, {"lr": 1e-3}) if optim is None else optim
-    loss = ELBO() if loss is None else loss
+    if isinstance(vae, Game):
+        check_game(optim, compile, precision, patience)
+    else:
+        optim = pyro.optim.PyroOptim(torch.optim.Adam, {"lr": 1e-3}) if optim is None else optim
+        loss = ELBO() if loss is None else loss
     train: Any = data
     transform = None
     if isinstance(data, Data):
         train, transform, val = data.train, data.transform, data.val if val is None else val
     if patience is not None and (val is None or patience < 1):
         raise ValueError(f"patience must be at least 1, with validation data, got {patience}")
-    check_optim_and_loss(optim, loss, validated=val is not None)
+    if not isinstance(vae, Game):
+        check_optim_and_loss(optim, loss, validated=val is not None)
     parameter = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
     train, val = placed(train, parameter), placed(val, parameter)
     check_num_data(vae, train)
     batch_size = rows_of_batch(train, batch_size, optim)
 
-    if isinstance(vae, tuple):
-        functions = (guards.ModelSites()(vae[0]), guards.GuideSites()(vae[1]))
-    else:
-        functions = (vae.model, vae.guide)
-    svi = SVI(*functions, optim, loss, compile=compile, clip_norm=clip_norm, precision=precision)
     steps_per_epoch = num_steps(train, batch_size)
-    svi.num_calls = epochs * steps_per_epoch if math.isfinite(steps_per_epoch) else None
-    true_bound = loss.true_bound() if isinstance(loss, Objective) else loss
-    bound = SVI(*functions, optim, true_bound, compile=compile, precision=precision)
-    bound.num_calls = 0 if val is None else epochs * num_steps(val, batch_size)
+    if isinstance(vae, Game):
+        svi: Any = vae.updates(optim, loss, clip_norm)
+        bound = svi
+    else:
+        if isinstance(vae, tuple):
+            functions = (guards.ModelSites()(vae[0]), guards.GuideSites()(vae[1]))
+        else:
+            functions = (vae.model, vae.guide)
+        alone: Any = optim  # no pair of them, checked above
+        svi = SVI(*functions, alone, loss, compile=compile, clip_norm=clip_norm, precision=precision)
+        svi.num_calls = epochs * steps_per_epoch if math.isfinite(steps_per_epoch) else None
+        true_bound = loss.true_bound() if isinstance(loss, Objective) else loss
+        bound = SVI(*functions, alone, true_bound, compile=compile, precision=precision)
+        bound.num_calls = 0 if val is None else epochs * num_steps(val, batch_size)
     rest = end_of_schedules(loss, optim, epochs, steps_per_epoch)
     history: History = {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []}
     best_loss, best_weights, best_epoch = math.inf, _weights(vae), 0
@@ -161,7 +175,7 @@ def fit(
                     callback(vae, epoch, history)
             if patience is not None and epoch - max(best_epoch, rest) >= patience:
                 break
-    if val is not None:
+    if val is not None and not isinstance(vae, Game):
         _restore(best_weights)
     schedules = dict(loss.schedules()) if isinstance(loss, Objective) else {}
     if isinstance(optim, Scheduled):
@@ -181,7 +195,9 @@ def write_history(history: History, path: str | Path) -> None:
         writer.writerows(zip(*history.values(), strict=True))
 
 
-def _train_epoch(vae: VAE | Pair, svi: SVI, passes: Iterable[Tensor], steps: Iterator[int], checked: bool) -> float:
+def _train_epoch(
+    vae: VAE | Game | Pair, svi: Any, passes: Iterable[Tensor], steps: Iterator[int], checked: bool
+) -> float:
     """One step per batch; the loss in nats per datum."""
     if isinstance(vae, nn.Module):
         vae.train()
@@ -197,7 +213,7 @@ def _train_epoch(vae: VAE | Pair, svi: SVI, passes: Iterable[Tensor], steps: Ite
     return total / count
 
 
-def _number(call: Callable[[Tensor], Any], svi: SVI, batch: Tensor, what: str) -> float:
+def _number(call: Callable[[Tensor], Any], svi: Any, batch: Tensor, what: str) -> float:
     """A loss of a batch; one that is NaN, or met a NaN on its way, is an error that says where."""
     try:
         loss = call(batch)
@@ -239,24 +255,24 @@ def _divergence(epoch: int) -> Iterator[None]:
         ) from error
 
 
-def _evaluate(vae: VAE | Pair, svi: SVI, passes: Iterable[Tensor]) -> float:
+def _evaluate(vae: VAE | Game | Pair, svi: Any, passes: Iterable[Tensor]) -> float:
     """The loss in nats per datum, with no step taken and no running statistic moved."""
     with _eval_mode(vae):
         losses = [(_number(svi.evaluate_loss, svi, batch, "the validation loss"), len(batch)) for batch in passes]
     return sum(loss for loss, _ in losses) / sum(count for _, count in losses)
 
 
-def _eval_mode(vae: VAE | Pair) -> Any:
+def _eval_mode(vae: VAE | Game | Pair) -> Any:
     return evaluating(vae) if isinstance(vae, nn.Module) else nullcontext()
 
 
-def _devices(vae: VAE | Pair) -> list[torch.device]:
+def _devices(vae: VAE | Game | Pair) -> list[torch.device]:
     """Those whose random state is not the CPU's."""
     parameter = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
     return [parameter.device] if parameter is not None and parameter.is_cuda else []
 
 
-def _weights(vae: VAE | Pair) -> list[tuple[Tensor, Tensor]]:
+def _weights(vae: VAE | Game | Pair) -> list[tuple[Tensor, Tensor]]:
     """Each trained tensor with a copy: those of the VAE, or for two functions all that Pyro's store holds."""
     if isinstance(vae, nn.Module):
         tensors = list(vae.state_dict(keep_vars=True).values())
@@ -273,7 +289,7 @@ def _restore(weights: list[tuple[Tensor, Tensor]]) -> None:
 
 
 @contextmanager
-def _seeded(vae: VAE | Pair, seed: int | None) -> Iterator[torch.Generator | None]:
+def _seeded(vae: VAE | Game | Pair, seed: int | None) -> Iterator[torch.Generator | None]:
     """Draws from a seed of one's own, with torch's random state put back after; None changes nothing."""
     if seed is None:
         yield None
