@@ -28,6 +28,11 @@ ROWS: dict[str, tuple[list[str], str]] = {
     "05_vamp_prior.py": (["--out", "pseudo_inputs.png"], "log-likelihood, vamp minus normal: {} nats per datum"),
     "06_horseshoe.py": (["--out", "horseshoe.png"], "least cosine of a true atom, horseshoe: {}"),
     "07_dirichlet.py": (["--out", "topics.png"], "mean cosine of true and learned topics, warm-up: {}"),
+    "08_autoencoders.py": (["--out", "autoencoders.png"], "squared error per pixel, plain autoencoder: {}"),
+    "09_denoising.py": (
+        ["--out", "denoising.png"],
+        "squared error on noisy digits, plain over denoising: {}",
+    ),
     "10_gan.py": (["--out", "gan.png"], "least share of a digit: {} of 1"),
     "11_adversarial_autoencoder.py": (
         ["--out", "adversarial_autoencoder.png"],
