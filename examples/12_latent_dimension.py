@@ -7,8 +7,8 @@ of the best: 8.
 
 A spike-and-slab prior is given 64 coordinates, far more than are needed, and switches off what it does not use: 8 are
 kept, and the others are exactly zero for every digit. Of 64 under the Normal prior 63 follow the data,
-:math:`Var_x(E[z_j|x]) > 0.01`. These models are trained for 200 epochs, those of the search for 100. Gates shut for good
-when the KL weighs on them too early, so beta rises over the first 60.
+:math:`Var_x(E[z_j|x]) > 0.01`. These models are trained for 200 epochs, those of the search for 100. Gates
+shut for good when the KL weighs on them too early, so beta rises over the first 60.
 
 With --out the picture shows the scores, and the variance over the digits of each of the 64 coordinates of a code.
 
@@ -88,7 +88,7 @@ def draw(
 
     figure = Figure(figsize=(9.0, 3.9), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.errorbar(dims, scores, errors, marker="o", capsize=3, label="mean of the folds ± its standard error")
+    left.errorbar(dims, scores, errors, marker="o", capsize=3, label="mean of the folds\n± its standard error")
     left.axvline(chosen, color="0.6", linestyle=":", label=f"chosen: {chosen}")
     left.set_xscale("log", base=2)
     left.set_xticks(dims, [str(dim) for dim in dims])

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import pickle
 
 import pytest
 import safetensors.torch
@@ -120,6 +121,17 @@ def test_a_saved_vae_is_loaded_with_the_same_numbers(tmp_path):
         assert loaded.config == vae.config
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "model.safetensors"]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["note"] == {"of": "mine"}
+
+
+def test_a_trained_vae_is_pickled():
+    x = torch.rand(6, 5)
+    vae = build.build_vae((5,), 2, likelihood="normal", hidden=(4,))
+    pv.fit(vae, x, epochs=2, progress=False)
+    again = pickle.loads(pickle.dumps(vae))
+    assert torch.equal(again.encode(x), vae.encode(x))
+    for each in (again, vae):  # and trained further, each by itself
+        pv.fit(each, x, epochs=1, seed=0, progress=False)
+    assert all(torch.equal(p, q) and p is not q for p, q in zip(again.parameters(), vae.parameters(), strict=True))
 
 
 def test_a_vae_made_by_hand_is_loaded_into_its_like(tmp_path):
