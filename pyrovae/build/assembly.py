@@ -1,0 +1,153 @@
+"""A VAE from names and numbers.
+
+``build_vae`` is what the command line calls; what it was called with is the whole of ``config.json``'s model section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from pyrovae import guards, likelihoods, priors
+from pyrovae.build.networks import networks
+from pyrovae.build.parts import by_name_or_path, corruption, made, matching_guide, name_and_options
+from pyrovae.build.tables import GUIDES, LIKELIHOODS, NETWORKS, PRIORS
+from pyrovae.names import by_name, check_options
+from pyrovae.nn import Corrupted
+from pyrovae.vae import VAE
+
+__all__ = ["build_vae"]
+
+UNIT_INTERVAL = ("bernoulli", "continuous-bernoulli")  # likelihoods of data in [0, 1]
+SYMBOLS = (likelihoods.Categorical, likelihoods.Autoregressive)  # of whole numbers below num_classes
+
+
+def build_vae(
+    event_shape: Sequence[int],
+    latent_dim: int,
+    prior: str = "normal",
+    likelihood: str = "bernoulli",
+    guide: str | None = None,
+    hidden: Sequence[int] = (400,),
+    network: str = "mlp",
+    num_classes: int | None = None,
+    num_components: int | None = None,
+    inputs: Tensor | None = None,
+    num_data: int | None = None,
+    norm: str | None = None,
+    dropout: float = 0.0,
+    residual: int = 0,
+    corrupt: str | None = None,
+) -> VAE:
+    """A VAE from names: prior, a guide that fits it, likelihood, and the two networks.
+
+    Args:
+        event_shape: Shape of one datum.
+        latent_dim: Number of latent coordinates.
+        prior: A name of ``PRIORS``, or the import path of a class that takes ``latent_dim``. Hyper-parameters follow,
+            ``"student-t:df=3:scale=0.5"``, each a Python literal or a plain word; one that is given is fixed, unless
+            ``learned`` names it, ``"spike-slab:active=0.2:learned=active"``. So do those of likelihood and guide.
+        likelihood: A name of ``LIKELIHOODS``, or the import path of a class that takes the decoder.
+        guide: A name of ``GUIDES``, or the import path of a class that takes the encoder and ``latent_dim``; None takes
+            the guide of the prior's own family, or the one that ``MATCHING`` names.
+        hidden: Width of each hidden layer of the encoder, in reverse those of the decoder.
+        network: ``"mlp"``; ``"conv"`` for events ``(C, H, W)``, where ``hidden`` holds the one width between
+            convolutions and code; ``"dictionary"``, an MLP encoder and a linear decoder of unit-norm atoms; ``"gru"``
+            for sequences ``(length,)``, where ``hidden`` holds the one width of the states.
+        num_classes: Of the likelihoods ``"categorical"`` and ``"autoregressive"``; the latter needs ``"gru"``.
+        num_components: Of the priors ``"mixture"`` and ``"vamp"``; None is 10 and 50, or fewer when there are fewer
+            inputs.
+        inputs: Data ``(M, *event_shape)``, from which the pseudo-inputs of ``"vamp"`` start; other priors do not read
+            them. They stay in [0, 1] under a likelihood of data in [0, 1].
+        num_data: Rows of the training set, for the priors ``"beta-spike-slab"`` and ``"beta-bernoulli"``, whose
+            activities all data share.
+        norm: Normalisation in networks, ``"batch"``, ``"layer"``, ``"group"`` or None, as of :class:`~pyrovae.nn.MLP`;
+            not in ``"gru"``.
+        dropout: In the networks, in training.
+        residual: Residual blocks for each size of the image, in ``"conv"``.
+        corrupt: What the encoder sees in place of x while it trains: a name of ``CORRUPTIONS`` with its
+            hyper-parameters, ``"gaussian:scale=0.5"``, or the import path of a function of x, or of a class of modules.
+            The likelihood scores x itself, and in ``eval`` mode the encoder sees it too.
+
+    Raises: ValueError for an unknown name, with the nearest known one, for ``"vamp"`` without inputs or with batch
+        normalisation, for a prior with shared sites without ``num_data``, and for an option that the networks lack.
+    """
+    event_shape, hidden = _whole("event_shape", event_shape, "(64,)"), _whole("hidden", hidden, "(400,)")
+    if not isinstance(latent_dim, int) or latent_dim < 1:
+        raise ValueError(f"latent_dim must be a positive whole number, got {latent_dim!r}")
+    if not hidden or min(hidden) < 1:
+        raise ValueError(f"hidden must be positive widths, got {hidden}")
+    if network not in NETWORKS:
+        by_name("network", network, dict.fromkeys(NETWORKS))
+    prior_name, prior_options = name_and_options("prior", prior)
+    likelihood_name, likelihood_options = name_and_options("likelihood", likelihood)
+    likelihood_class = by_name_or_path("likelihood", likelihood_name, LIKELIHOODS)
+    if num_components is not None:
+        if prior_name not in ("mixture", "vamp"):
+            raise ValueError(f"num_components is of the priors mixture and vamp, got it with prior {prior!r}")
+        prior_options.setdefault("num_components", num_components)
+    if prior_name == "vamp":  # it is made of the guide
+        if norm == "batch" or network == "gru":
+            why = "whose batch statistics its pseudo-inputs would change" if norm else "whose symbols have no gradient"
+            raise ValueError(f"prior 'vamp' runs the encoder, {why}: norm {norm!r}, network {network!r}")
+        check_options("prior 'vamp'", prior_options, ["num_components"])
+        num_components = _num_pseudo_inputs(prior_options.get("num_components"), inputs, event_shape)
+        guide = guide or "normal"
+    else:
+        prior_module = made("prior", prior_name, PRIORS, latent_dim, **prior_options)
+        guide = guide or matching_guide(prior_name, prior_module)
+    guide_name, guide_options = name_and_options("guide", guide)
+    if likelihood_class in SYMBOLS:
+        num_classes = likelihood_options.setdefault("num_classes", num_classes)
+        if num_classes is None:
+            raise ValueError(f"num_classes must be given with the {likelihood_name} likelihood")
+    if likelihood_class is likelihoods.Autoregressive and network != "gru":
+        raise ValueError(
+            f'likelihood "autoregressive" needs network "gru", which writes symbols by turns, got {network!r}'
+        )
+    symbols = num_classes if likelihood_class in SYMBOLS else None
+    encoder, decoder = networks(
+        network, event_shape, latent_dim, hidden, symbols, residual=residual, norm=norm, dropout=dropout
+    )
+    if corrupt is not None:
+        encoder = Corrupted(encoder, corruption(corrupt))
+    likelihood_module = made("likelihood", likelihood_name, LIKELIHOODS, decoder, **likelihood_options)
+    guide_module = made("guide", guide_name, GUIDES, encoder, latent_dim, **guide_options)
+    if prior_name == "vamp":
+        bounds = (0.0, 1.0) if likelihood_name in UNIT_INTERVAL else None
+        prior_module = priors.Vamp(guide_module, num_components, inputs=inputs, bounds=bounds)  # type: ignore[arg-type]  # checked above
+    guards.check_support(prior_module, guide_module, GUIDES)
+    vae = VAE(prior_module, likelihood_module, guide_module, num_data)
+    vae.config = {
+        "event_shape": list(event_shape),
+        "latent_dim": latent_dim,
+        "prior": prior,
+        "likelihood": likelihood,
+        "guide": guide,
+        "hidden": list(hidden),
+        "network": network,
+        "num_classes": num_classes,
+        "num_components": num_components,
+        "num_data": num_data,
+        "norm": norm,
+        "dropout": dropout,
+        "residual": residual,
+        "corrupt": corrupt,
+    }
+    return vae
+
+
+def _whole(name: str, values: Sequence[int], example: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a sequence of whole numbers such as {example}, got {values!r}") from error
+
+
+def _num_pseudo_inputs(num_components: int | None, inputs: Tensor | None, event_shape: tuple[int, ...]) -> int:
+    if inputs is None:
+        raise ValueError("inputs must be given with prior 'vamp': rows of data, from which its pseudo-inputs start")
+    if tuple(inputs.shape[1:]) != event_shape:
+        raise ValueError(f"inputs must be rows of shape {event_shape}, got {tuple(inputs.shape)}")
+    return min(50, len(inputs)) if num_components is None else num_components
