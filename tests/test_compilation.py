@@ -82,6 +82,16 @@ def test_products_of_float64_and_slower_ones_are_left(monkeypatch):
         assert torch.ops.aten.mm.default in {node.target for node in graph.graph.nodes}
 
 
+def test_a_product_of_a_product_is_by_the_other_library_too(monkeypatch):
+    monkeypatch.setattr("pyrovae.compilation.matmul._seconds", lambda ours, torchs: [0.0, 1.0])
+    monkeypatch.setattr("pyrovae.compilation.matmul._choices", {})
+    a, b, c = torch.randn(64, 96), torch.randn(96, 80), torch.randn(80, 72)
+    graph = make_fx(lambda a, b, c: a @ b @ c)(a, b, c)
+    faster_products(graph, [a, b, c])
+    assert [str(node.target) for node in graph.graph.nodes].count("pyrovae.linear.default") == 2
+    assert torch.allclose(graph(a, b, c), a @ b @ c, rtol=1e-4, atol=1e-3)
+
+
 def test_a_compiled_product_is_right():
     layer = torch.nn.Linear(80, 96)
     x = torch.randn(64, 80)

@@ -43,6 +43,7 @@ def faster_products(module: GraphModule, inputs: list[Tensor]) -> None:
             if not a.meta["val"].is_contiguous():  # the compiler's own copy may be a part of what computes it
                 a = module.graph.call_function(aten.clone.default, (a,), {"memory_format": torch.contiguous_format})
             product = module.graph.call_function(_linear(), (a, transposed, bias))
+            product.meta = node.meta  # the next product may read it
         node.replace_all_uses_with(product)
         module.graph.erase_node(node)
     module.recompile()
