@@ -76,24 +76,11 @@ def near_zero(z: Tensor) -> float:
 
 def draw(vaes: dict[str, pv.VAE], data: pv.data.Data, path: Path, columns: int = 20) -> None:
     """Rows of digits: the originals, and under them what each autoencoder makes of them."""
-    from matplotlib.figure import Figure
-
     two_of_each = torch.cat([(data.labels["test"] == label).nonzero()[: columns // 10, 0] for label in range(10)])
     x = data.test[two_of_each]
-    _, height, width = data.image_shape
     rows = {"original": x, **{name: vae.reconstruct(x) for name, vae in vaes.items()}}
-    tiles = torch.stack(list(rows.values())).reshape(len(rows), columns, height, width)
-    mosaic = torch.nn.functional.pad(tiles, (1, 1, 1, 1)).permute(0, 2, 1, 3).reshape(-1, columns * (width + 2))
-
-    figure = Figure(figsize=(11.2, 2.15), dpi=100)
-    axes = figure.add_axes((0.06, 0.01, 0.935, 0.98))
-    axes.imshow(mosaic.numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-    axes.set_yticks([(row + 0.5) * (height + 2) for row in range(len(rows))], list(rows), fontsize=9)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    pv.plots.image_rows(rows, data.image_shape).savefig(path)
     print(f"picture: {path}")
 
 

@@ -103,25 +103,12 @@ def squared_error(vae: pv.VAE, x: Tensor, target: Tensor) -> float:
 
 def draw(vaes: dict[str, pv.VAE], data: pv.data.Data, noisy: Tensor, path: Path, columns: int = 20) -> None:
     """Rows of digits: clean, noisy, and restored by each model."""
-    from matplotlib.figure import Figure
-
     two_of_each = torch.cat([(data.labels["test"] == label).nonzero()[: columns // 10, 0] for label in range(10)])
     x, damaged = data.test[two_of_each], noisy[two_of_each]
-    _, height, width = data.image_shape
     rows = {"clean": x, "noisy": damaged, **{name: vae.reconstruct(damaged) for name, vae in vaes.items()}}
-    tiles = torch.stack(list(rows.values())).reshape(len(rows), columns, height, width)
-    mosaic = torch.nn.functional.pad(tiles, (1, 1, 1, 1)).permute(0, 2, 1, 3).reshape(-1, columns * (width + 2))
-
-    figure = Figure(figsize=(11.2, 2.57), dpi=100)
-    axes = figure.add_axes((0.1, 0.01, 0.895, 0.98))
-    axes.imshow(mosaic.numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-    places = [(row + 0.5) * (height + 2) for row in range(len(rows))]
-    axes.set_yticks(places, [name.replace(" ", "\n") for name in rows], fontsize=9)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    shown = {name.replace(" ", "\n"): images.clamp(0, 1) for name, images in rows.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    pv.plots.image_rows(shown, data.image_shape).savefig(path)
     print(f"picture: {path}")
 
 

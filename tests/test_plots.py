@@ -186,6 +186,23 @@ def test_atoms_that_do_nothing_are_left_out():
     assert [text.get_text() for text, _ in texts_of(nothing)] == ["no coordinate of the codes varies"]
 
 
+def test_rows_of_images_are_the_data_under_their_names():
+    clean = torch.arange(12.0).reshape(3, 4) / 11
+    holes = clean.clone()
+    holes[1, 2] = math.nan
+    (axes,) = plots.image_rows({"clean": clean, "with a hole": holes}, (1, 2, 2)).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["clean", "with a hole"]
+    shown = np.asarray(axes.images[0].get_array(), dtype=float)
+    assert shown.shape == (2 * 3, 3 * 3), "each image has a white line above and at its left"
+    images = shown.reshape(2, 3, 3, 3).transpose(0, 2, 1, 3)[:, :, 1:, 1:].reshape(2, 3, 4)
+    np.testing.assert_allclose(images, torch.stack([clean, holes]).numpy(), rtol=1e-6)
+
+
+def test_rows_of_different_numbers_of_images_are_refused():
+    with pytest.raises(ValueError, match=r"rows must be data of one shape .* got \[\(2, 4\), \(3, 4\)\]"):
+        plots.image_rows({"a": torch.zeros(3, 4), "b": torch.zeros(2, 4)}, (1, 2, 2))
+
+
 def test_traversals_are_rows_of_pictures_over_their_values():
     runs = Traversals(torch.tensor([4, 0]), torch.tensor([[-1.0, 0.0, 2.5], [0.0, 1.0, 2.0]]), normal(2, 3, 1, 4, 5))
     first, second = plots.traversals(runs, (1, 4, 5)).axes
@@ -258,6 +275,9 @@ def pictures(dim, image_shape, size):
     yield plots.importance_curve(curve, Elbo(-1234 + normal(50), torch.ones(50), False))
     yield plots.decoder_atoms(atoms, image_shape)
     yield plots.traversals(runs, image_shape)
+    yield plots.image_rows(
+        dict.fromkeys(("a short and a\nlong name", "original", "x"), torch.rand(dim, size)), image_shape
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pyrovae.plots.comparison import Portrait, comparison
 from pyrovae.plots.decoders import decoder_atoms, traversals
 from pyrovae.plots.diagnostics import importance_curve, kl_spectrum, sbc_ranks, spike_occupancy
 from pyrovae.plots.histograms import code_histograms, column_histograms
-from pyrovae.plots.pictures import image_grid, loss_curves, prior_samples, reconstructions
+from pyrovae.plots.pictures import image_grid, image_rows, loss_curves, prior_samples, reconstructions
 from pyrovae.plots.rate_distortion import rate_distortion
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "comparison",
     "decoder_atoms",
     "image_grid",
+    "image_rows",
     "importance_curve",
     "kl_spectrum",
     "loss_curves",

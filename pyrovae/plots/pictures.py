@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ImageShape",
     "image_grid",
+    "image_rows",
     "is_picture",
     "loss_curves",
     "new_figure",
@@ -57,8 +59,7 @@ def reconstructions(vae: VAE, x: Tensor, image_shape: ImageShape = None, num: in
         num: How many.
     """
     x = x[:num]
-    rows = torch.stack([x.flatten(1), vae.reconstruct(x).flatten(1)])
-    return _rows_of_images(rows, image_shape, ["original", "reconstruction"])
+    return image_rows({"original": x, "reconstruction": vae.reconstruct(x)}, image_shape)
 
 
 def prior_samples(vae: VAE, num: int = 60, image_shape: ImageShape = None) -> Figure:
@@ -66,6 +67,21 @@ def prior_samples(vae: VAE, num: int = 60, image_shape: ImageShape = None) -> Fi
     figure = image_grid(vae.decode(vae.sample_prior(num)), image_shape, columns=12)
     figure.suptitle("E[x|z] at draws of z from the prior", fontsize=8)
     return figure
+
+
+def image_rows(rows: Mapping[str, Tensor], image_shape: ImageShape = None) -> Figure:
+    """Rows of images, each with its name at the left: what became of the same data, one datum per column.
+
+    Args:
+        rows: ``(N, *event_shape)`` of each name, as many data in each; NaN is left white.
+        image_shape: As of :func:`reconstructions`.
+
+    Raises: ValueError if there is no row, or the rows have different shapes.
+    """
+    shapes = {tuple(x.flatten(1).shape) for x in rows.values()}
+    if len(shapes) != 1:
+        raise ValueError(f"rows must be data of one shape under each name, got {sorted(shapes)}")
+    return _rows_of_images(torch.stack([x.flatten(1) for x in rows.values()]), image_shape, list(rows))
 
 
 def image_grid(x: Tensor, image_shape: ImageShape = None, columns: int = 12) -> Figure:
@@ -91,14 +107,20 @@ def _rows_of_images(x: Tensor, image_shape: ImageShape, labels: list[str] | None
     tiles[..., 1:, 1:] = x.reshape(rows, columns, channels, height, width)
     mosaic = tiles.permute(2, 0, 3, 1, 4).reshape(channels, rows * (height + 1), columns * (width + 1))
     size = 0.55
-    figure = new_figure(size * columns + (0.9 if labels else 0.1), size * rows * height / width + 0.1)
+    figure = new_figure(size * columns + _room(labels), size * rows * height / width + 0.1)
     axes = figure.subplots()
+    axes.set_anchor("E")  # the room that is left is that of the names
     if channels == 1:
         axes.imshow(mosaic[0].numpy(), cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
     else:
         axes.imshow(mosaic[:3].permute(1, 2, 0).nan_to_num(1.0).clamp(0, 1).numpy(), interpolation="nearest")
     _only_row_labels(axes, labels, [(row + 0.5) * (height + 1) for row in range(rows)])
     return figure
+
+
+def _room(labels: list[str] | None) -> float:
+    """Inches at the left for the longest line of the names."""
+    return max([0.1, *(0.3 + 0.07 * len(line) for label in labels or [] for line in label.splitlines())])
 
 
 def _strips(x: Tensor, labels: list[str] | None) -> Figure:
