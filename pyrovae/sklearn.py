@@ -22,10 +22,11 @@ from sklearn.utils import check_array, check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from pyrovae.build import build_vae, usual_warmup
+from pyrovae.build import build_vae, name_and_options, usual_warmup
 from pyrovae.compilation import Passes
 from pyrovae.metrics.draws import log_weights, measuring
 from pyrovae.objectives import ELBO, Schedule, constant, warmup
+from pyrovae.optim import by_name, takes_whole_set
 from pyrovae.train import fit
 from pyrovae.train.checks import check_support
 from pyrovae.vae import VAE
@@ -57,8 +58,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         network: ``"mlp"``, or ``"dictionary"`` for a linear decoder.
         epochs: Passes of ``fit`` over the data; ``partial_fit`` makes one.
         batch_size: Data per step.
-        lr: Learning rate of Adam.
-        optim: An optimizer of ``pyro.optim`` in the place of Adam; a copy of it steps.
+        lr: Learning rate of an optimizer that is named.
+        optim: A name of ``pv.optim``, with hyper-parameters: ``"nesterov:momentum=0.8"``; or an optimizer of
+            ``pyro.optim``, of which a copy steps. ``"gd"`` takes all rows at each step, whatever ``batch_size`` is.
         beta: Weight of the KL in training. The score has it at 1.
         warmup: Epochs over which beta rises from 0; None is what the prior usually needs, 14 for spike-slab and its kin
             (four fifths of the run at most), 0 for others.
@@ -92,7 +94,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         epochs: int = 100,
         batch_size: int = 128,
         lr: float = 1e-3,
-        optim: pyro.optim.PyroOptim | None = None,
+        optim: str | pyro.optim.PyroOptim = "adam",
         beta: float = 1.0,
         warmup: float | None = None,
         num_samples: int = 100,
@@ -205,8 +207,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def _new(self, x: Tensor, num_data: int | None) -> tuple[VAE, pyro.optim.PyroOptim, int]:
         """A VAE before its first step, its optimizer and its seed."""
-        lr = check_scalar(self.lr, "lr", Real, min_val=0, include_boundaries="neither")
-        optim = copy.deepcopy(self.optim) or pyro.optim.PyroOptim(torch.optim.Adam, {"lr": float(lr)})
+        optim = self._optimizer(len(x))
         device, latent_dim, seed = self._device(), self._count("latent_dim"), self._drawn_seed()
         with _seeded(seed, device):
             vae = build_vae(
@@ -222,6 +223,14 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             )
             return vae.to(device), optim, seed
 
+    def _optimizer(self, num_rows: int) -> pyro.optim.PyroOptim:
+        if not isinstance(self.optim, str):
+            return copy.deepcopy(self.optim)
+        name, options = name_and_options("optim", self.optim)
+        lr = check_scalar(self.lr, "lr", Real, min_val=0, include_boundaries="neither")
+        batch_size = num_rows if name == "gd" else min(self._count("batch_size"), num_rows)
+        return by_name(name, float(lr), batch_size, **options)
+
     def _train(
         self, vae: VAE, optim: pyro.optim.PyroOptim, x: Tensor, epochs: int, beta: Schedule, seed: int
     ) -> list[float]:
@@ -230,7 +239,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             vae,
             x,
             epochs=epochs,
-            batch_size=self._count("batch_size"),
+            batch_size=None if takes_whole_set(optim) else self._count("batch_size"),
             optim=optim,
             loss=ELBO(beta=beta),
             seed=seed,

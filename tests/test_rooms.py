@@ -29,7 +29,7 @@ BELOW: dict[str, set[str]] = {
         "pyrovae",
     },
     "runs": {"plots", "train", "build", "vae", "data"},
-    "sklearn": {"metrics", "train", "build", "compilation", "objectives", "vae"},
+    "sklearn": {"metrics", "train", "optim", "build", "compilation", "objectives", "vae"},
     "plots": {"metrics", "train", "vae"},
     "compression": {"vae", "distributions", "guards"},
     "metrics": {"compilation", "objectives", "vae", "distributions", "guards"},

@@ -240,6 +240,19 @@ def test_another_optimizer_steps_as_a_copy():
     assert all(isinstance(each, torch.optim.SGD) for each in model._optim.optim_objs.values())
 
 
+def test_an_optimizer_is_a_name_with_hyperparameters_as_of_fit():
+    x = torch.tensor(X, dtype=torch.float32)
+    named = small(optim="nesterov:momentum=0.8", lr=0.01).fit(X)
+    built = small(optim=pv.optim.nesterov(0.01, momentum=0.8, batch_size=min(named.batch_size, len(x)))).fit(X)
+    np.testing.assert_array_equal(named.transform(X), built.transform(X))
+
+
+def test_gradient_descent_takes_all_rows_at_each_step():
+    model = small(optim="gd", batch_size=7, epochs=3).fit(X)
+    built = small(optim=pv.optim.gd(model.lr, batch_size=len(X)), batch_size=len(X), epochs=3).fit(X)
+    np.testing.assert_array_equal(model.transform(X), built.transform(X))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -256,7 +269,9 @@ def test_another_optimizer_steps_as_a_copy():
         ({"likelihood": "gauss"}, "unknown likelihood"),
         ({"likelihood": "bernoulli"}, "binarise"),
         ({"device": "nowhere"}, "device 'nowhere'"),
-        ({"optim": "adam"}, "optim"),
+        ({"optim": "adma"}, "did you mean 'adam'"),
+        ({"optim": "adam:momentum=0.9"}, "optimizer 'adam' has no option 'momentum'"),
+        ({"optim": 1e-3}, "optim"),
         ({"random_state": "seed"}, "seed"),
     ],
 )
