@@ -22,14 +22,18 @@ from pyrovae.train import History
 from pyrovae.vae import VAE
 
 __all__ = [
+    "LENGTHS",
     "Prepared",
     "check_support",
     "count",
     "describe_standardization",
     "followed",
+    "optimizer",
     "prepare",
     "rows_of_step",
+    "run_config",
     "train_run",
+    "training",
     "warn_of_few",
 ]
 
@@ -56,13 +60,18 @@ class Prepared(NamedTuple):
     epochs: int
 
 
-def prepare(data: str, options: dict[str, Any]) -> Prepared:
-    """Seed torch, read the data and build the model: whatever is wrong with the options is wrong here."""
+def prepare(data: str, options: dict[str, Any], weights_seed: int | None = None) -> Prepared:
+    """Seed torch, read the data and build the model: whatever is wrong with the options is wrong here.
+
+    ``weights_seed`` is that of the weights where they are not to be those of the run.
+    """
     torch.manual_seed(options["seed"])
     device = runs.device(options["device"])
     dataset, likelihood, binarize = _load(data, options)
     epochs = options["epochs"] or EPOCHS.get(data, 100)
-    _optim(options, dataset, epochs)
+    optimizer(options, dataset, epochs)
+    if weights_seed is not None:
+        torch.manual_seed(weights_seed)
     if options["network"] == "conv":
         if dataset.image_shape is None:
             raise ValueError("network: conv needs images, and the rows of the data are not")
@@ -92,45 +101,61 @@ def prepare(data: str, options: dict[str, Any]) -> Prepared:
 
 def train_run(folder: Path, data: str, options: dict[str, Any], prepared: Prepared) -> tuple[dict[str, Any], History]:
     """Train what was prepared, measure it, and write the run into a folder that is there; its numbers and history."""
-    vae, dataset, likelihood, binarize, epochs = prepared
+    vae, dataset, _, _, epochs = prepared
     history = pv.fit(
         vae,
         dataset,
         epochs=epochs,
-        batch_size=None if _takes_all(options) else options["batch_size"],
-        optim=_optim(options, dataset, epochs),
-        loss=pv.ELBO(beta=_beta(options, epochs), penalties=_penalties(options, vae)),
-        patience=options["patience"],
+        optim=optimizer(options, dataset, epochs),
         seed=options["seed"],
-        compile=options["compile"],
-        clip_norm=options["clip_norm"],
-        precision=None if options["precision"] == "float32" else getattr(torch, options["precision"]),
+        **training(options, prepared),
     )
     numbers = measure(vae, dataset, options["num_samples"], options["seed"])
-    source = {"name": data if data in pv.data.NAMES else str(Path(data).resolve()), "binarize": binarize}
-    standardization = dataset.standardization
+    config = run_config(data, options, prepared)
     pv.save(
         vae,
         folder,
-        data={
-            **source,
-            "seed": options["seed"],
-            "data_dir": options["data_dir"],
-            "standardization": None if standardization is None else standardization.as_lists(),
-        },
-        fit={
-            **options,
-            "hidden": ",".join(map(str, options["hidden"])),
-            "epochs": epochs,
-            "likelihood": likelihood,
-            "standardize": standardization is not None,
-        },
+        data=config["data"],
+        fit=config["fit"],
         versions={"pyrovae": pv.__version__, "torch": torch.__version__, "pyro": pyro.__version__},
     )
     pv.train.write_history(history, folder / "history.csv")
     runs.write_json(folder / "metrics.json", numbers)
     runs.write_figures(folder / "figures", vae, dataset, history)
     return numbers, history
+
+
+def training(options: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
+    """What ``fit`` takes beside the optimizer, the seed and the number of epochs."""
+    return {
+        "batch_size": None if _takes_all(options) else options["batch_size"],
+        "loss": pv.ELBO(beta=_beta(options, prepared.epochs), penalties=_penalties(options, prepared.vae)),
+        "patience": options["patience"],
+        "compile": options["compile"],
+        "clip_norm": options["clip_norm"],
+        "precision": None if options["precision"] == "float32" else getattr(torch, options["precision"]),
+    }
+
+
+def run_config(data: str, options: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
+    """What a run says of itself: its data, and the options that repeat it."""
+    standardization = prepared.dataset.standardization
+    return {
+        "data": {
+            "name": data if data in pv.data.NAMES else str(Path(data).resolve()),
+            "binarize": prepared.binarize,
+            "seed": options["seed"],
+            "data_dir": options["data_dir"],
+            "standardization": None if standardization is None else standardization.as_lists(),
+        },
+        "fit": {
+            **options,
+            "hidden": ",".join(map(str, options["hidden"])),
+            "epochs": prepared.epochs,
+            "likelihood": prepared.likelihood,
+            "standardize": standardization is not None,
+        },
+    }
 
 
 def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
@@ -191,7 +216,7 @@ def _beta(options: dict[str, Any], epochs: int) -> Any:
     return pv.warmup(warmup, end=options["beta"]) if warmup else options["beta"]
 
 
-def _optim(options: dict[str, Any], dataset: Data, epochs: int) -> pyro.optim.PyroOptim:
+def optimizer(options: dict[str, Any], dataset: Data, epochs: int) -> pyro.optim.PyroOptim:
     """The optimizer, with the schedule of its learning rate; whatever is wrong with either is wrong here."""
     name, given = name_and_options("optimizer", options["optim"])
     flags = {option: options[option] for option in ("lr", "batch_size", "momentum", "weight_decay")}
