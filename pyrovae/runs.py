@@ -6,6 +6,7 @@ It holds ``config.json``, ``model.safetensors``, ``history.csv``, ``metrics.json
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -33,9 +34,11 @@ __all__ = [
     "device",
     "importing_from_here",
     "load_run",
+    "new_comparison",
     "new_file",
     "new_run",
     "read_comparison",
+    "read_history",
     "save_array",
     "save_bytes",
     "save_figure",
@@ -89,10 +92,52 @@ def new_run(out: Path, overwrite: bool, what: str = "run", read: Callable[[Path]
         shutil.rmtree(old)
 
 
+@contextmanager
+def new_comparison(out: Path, overwrite: bool, resume: bool) -> Iterator[Path]:
+    """The folder of a comparison, which keeps each run that is whole: one cut short can be resumed.
+
+    A folder in which no run became whole is gone. What is overwritten stays until all of the new one is there.
+    """
+    if out.exists() and not resume:
+        with new_run(out, overwrite, "comparison", read_comparison) as folder:
+            yield folder
+        return
+    if out.exists():
+        try:
+            read_comparison(out)
+        except (OSError, ValueError) as error:
+            raise FileExistsError(f"--out {str(out)!r} is not a comparison to --resume: {error}") from error
+        for left in out.glob(".*-*"):  # what a run that was killed left, see new_run
+            shutil.rmtree(left, ignore_errors=True)
+        yield out
+        return
+    made = [folder for folder in (out.resolve(), *out.resolve().parents) if not folder.exists()]
+    try:
+        try:
+            out.mkdir(parents=True)
+        except OSError as error:
+            raise OSError(f"--out {str(out)!r} cannot be written: {error.strerror}") from error
+        yield out
+    except BaseException:
+        if not any(path.is_dir() for path in out.glob("*")):
+            shutil.rmtree(out, ignore_errors=True)
+            for folder in made[1:]:
+                with suppress(OSError):
+                    folder.rmdir()
+        raise
+
+
 def load_run(run: Path, device_name: str) -> tuple[VAE, dict[str, Any]]:
     with importing_from_here():
         config = read_config(run)
         return load(run).to(device(device_name)), config
+
+
+def read_history(path: Path) -> History:
+    """What ``pyrovae.train.write_history`` wrote."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
 def read_comparison(folder: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import pyrovae as pv
 from pyrovae import runs
 from pyrovae.metrics import Atoms, decoder_atoms
 from pyrovae.plots import Portrait
-from pyrovae.plots.rate_distortion import _apart
+from pyrovae.plots.rate_distortion import apart
 
 TINY = "--epochs 1 --hidden 8 --latent-dim 2 --num-samples 5"
 DIGITS = "digits --epochs 2 --hidden 16 --latent-dim 8 --num-samples 20"
@@ -82,10 +82,11 @@ def rows_of(folder):
 def test_a_comparison_is_a_folder_of_runs(compared):
     out, _ = compared
     assert sorted(path.name for path in out.iterdir()) == [
-        "compare.png", "config.json", "normal", "spike-slab", "table.csv", "table.json"
+        "compare.png", "config.json", "curves.png", "normal", "spike-slab", "table.csv", "table.json"
     ]  # fmt: skip
-    with Image.open(out / "compare.png") as image:
-        assert len(np.unique(np.asarray(image.convert("L")))) > 50
+    for name in ("compare.png", "curves.png"):
+        with Image.open(out / name) as image:
+            assert len(np.unique(np.asarray(image.convert("L")))) > 50
 
 
 def test_its_runs_are_those_of_fit(compared, tmp_path):
@@ -308,12 +309,12 @@ def test_no_two_names_overlap_and_all_are_inside(count, spread):
         assert not one.overlaps(other)
 
 
-def test_names_are_moved_apart_in_their_order():
+def test_names_are_movedapart_in_their_order():
     for places, gap in (([0.5, 0.5, 0.5], 0.1), ([0.0, 0.9, 0.95, 1.0], 0.1), ([0.1, 0.4, 0.8], 0.1), ([0.3], 0.1)):
-        moved = _apart(places, gap)
+        moved = apart(places, gap)
         assert all(b - a >= gap - 1e-12 for a, b in itertools.pairwise(moved))
         assert -1e-12 <= min(moved) <= max(moved) <= 1 + 1e-12
-    assert _apart([0.1, 0.4, 0.8], 0.1) == [0.1, 0.4, 0.8]
+    assert apart([0.1, 0.4, 0.8], 0.1) == [0.1, 0.4, 0.8]
 
 
 @pytest.mark.parametrize(

@@ -54,12 +54,12 @@ def print_rows(rows: list[Row], varied: list[str], num_data: int) -> None:
     click.echo()
 
 
-def write_rows(folder: Path, rows: list[Row]) -> None:
+def write_rows(folder: Path, rows: list[Row], name: str = "table") -> None:
     """``table.json`` and ``table.csv``: the same keys; what is not known is null, or an empty cell."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     rows = [{key: row.get(key) for key in keys} for row in rows]
-    runs.write_json(folder / "table.json", rows)
-    with (folder / "table.csv").open("w", newline="") as file:
+    runs.write_json(folder / f"{name}.json", rows)
+    with (folder / f"{name}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, keys)
         writer.writeheader()
         writer.writerows(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,7 @@ __all__ = [
     "sgd",
     "step_decay",
     "takes_whole_set",
+    "usual_rates",
     "warmup",
 ]
 
@@ -80,6 +82,16 @@ def by_name(name: str, /, lr: Rate = 1e-3, batch_size: int = 1, **options: Any) 
     own = names.own_options(make, 1) or []
     names.check_options(f"optimizer {name!r}", options, [option for option in own if option != "batch_size"])
     return make(lr, **options, **({"batch_size": batch_size} if "batch_size" in own else {}))
+
+
+def usual_rates(name: str) -> list[float]:
+    """Five learning rates to try: the default of an optimizer, times 0.1, 0.3, 1, 3 and 10.
+
+    Raises: ValueError for an unknown name, with the nearest known one.
+    """
+    make = names.by_name("optimizer", name, OPTIMIZERS)
+    centre = inspect.signature(make).parameters["lr"].default
+    return [float(f"{factor * centre:.1g}") for factor in (0.1, 0.3, 1, 3, 10)]
 
 
 def schedule_by_name(name: str, lr: float, /, **options: Any) -> Schedule | Plateau:

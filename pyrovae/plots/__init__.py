@@ -7,6 +7,7 @@ from pyrovae.plots.comparison import Portrait, comparison
 from pyrovae.plots.decoders import decoder_atoms, traversals
 from pyrovae.plots.diagnostics import importance_curve, kl_spectrum, sbc_ranks, spike_occupancy
 from pyrovae.plots.histograms import code_histograms, column_histograms
+from pyrovae.plots.learning_curves import learning_curves
 from pyrovae.plots.pictures import image_grid, image_rows, loss_curves, prior_samples, reconstructions
 from pyrovae.plots.rate_distortion import rate_distortion
 
@@ -20,6 +21,7 @@ __all__ = [
     "image_rows",
     "importance_curve",
     "kl_spectrum",
+    "learning_curves",
     "loss_curves",
     "prior_samples",
     "rate_distortion",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Point", "draw_plane", "rate_distortion"]
+__all__ = ["Point", "apart", "draw_plane", "rate_distortion"]
 
 Point = tuple[float, float]  # rate and distortion, means in nats per datum
 
@@ -56,7 +56,7 @@ def draw_plane(axes: Axes, curves: Mapping[str, Sequence[Point]], colors: Sequen
     _equal_elbo_lines(axes, (x0, x1), (y0, y1))
     # names stand in a column beside the ends of the curves, in their order and apart from each other
     ends = sorted(((points[-1], name, c) for name, points, c in shown), key=lambda end: end[0][1])
-    heights = _apart([(end[1] - y0) / (y1 - y0) for end, _, _ in ends], gap=0.95 / max(len(shown), 8))
+    heights = apart([(end[1] - y0) / (y1 - y0) for end, _, _ in ends], gap=0.95 / max(len(shown), 8))
     for _, points, color in shown:
         axes.plot(*zip(*points, strict=True), "o-", color=color, linewidth=1.0, zorder=3)
     for (end, name, color), y in zip(ends, heights, strict=True):
@@ -100,7 +100,7 @@ def _equal_elbo_lines(axes: Axes, x: tuple[float, float], y: tuple[float, float]
         )
 
 
-def _apart(places: list[float], gap: float) -> list[float]:
+def apart(places: list[float], gap: float) -> list[float]:
     """Sorted places, moved as little as they must to lie a gap apart within [0, 1]."""
     moved = list(places)
     for i in range(1, len(moved)):
