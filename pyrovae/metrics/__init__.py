@@ -8,6 +8,7 @@ from pyrovae.metrics.disentanglement import DCI, Gap, dci, mig, sap
 from pyrovae.metrics.evaluation import evaluate
 from pyrovae.metrics.health import CollapseWarning, DeadGates, HealthCheck, dead_gates
 from pyrovae.metrics.importance import ImportanceSampling, importance_curve, importance_sampling, pareto_k
+from pyrovae.metrics.imputation import impute
 from pyrovae.metrics.information import Information, mutual_information
 from pyrovae.metrics.latent_codes import Occupancy, codes, spike_occupancy
 from pyrovae.metrics.likelihood import (
@@ -74,6 +75,7 @@ __all__ = [
     "hoyer",
     "importance_curve",
     "importance_sampling",
+    "impute",
     "kl_per_dimension",
     "l0",
     "log_likelihood",
