@@ -21,11 +21,11 @@ from torch import Tensor
 import pyrovae as pv
 from pyrovae import runs
 from pyrovae.cli.errors import explained
-from pyrovae.cli.fitting import (
+from pyrovae.cli.fitting import fit
+from pyrovae.cli.preparing import (
     Prepared,
     count,
     describe_standardization,
-    fit,
     followed,
     prepare,
     rows_of_step,

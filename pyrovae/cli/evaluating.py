@@ -11,7 +11,7 @@ from torch import Tensor
 
 import pyrovae as pv
 from pyrovae import runs
-from pyrovae.cli.fitting import check_support, describe_standardization
+from pyrovae.cli.preparing import check_support, describe_standardization
 from pyrovae.cli.reporting import SEED, describe, importance_samples, seen_by_the_model
 from pyrovae.cli.sections import print_summary
 from pyrovae.cli.using import device_option, run_argument
