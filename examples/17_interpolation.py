@@ -2,11 +2,11 @@ r"""Between two digits, and along one coordinate: what a sparse code makes of a 
 
 .. math:: E[x \,|\, (1 - t)\, a + t\, b] , \qquad E[x \,|\, a + (v - a_j)\, e_j]
 
-A VAE with a spike-and-slab prior, whose gates are open with probability 0.2, is trained on the bits of MNIST, 784-400-32
-and back, 20 epochs, of which beta rises over 14. ``pv.metrics.interpolations`` goes from the code a of one digit to the
-code b of another in a straight line; on a sphere it would be the great circle. ``pv.metrics.traversals(centre=a)`` takes
-the coordinates that a digit uses most, one at a time, through the values that they have over all digits, and leaves the
-others as they are: those that the digit has at zero stay there.
+A VAE with a spike-and-slab prior, whose gates are open with probability 0.2, is trained on the bits of MNIST,
+784-400-32 and back, 20 epochs, of which beta rises over 14. ``pv.metrics.interpolations`` goes from the code a of one
+digit to the code b of another in a straight line; on a sphere it would be the great circle.
+``pv.metrics.traversals(centre=a)`` takes the coordinates that a digit uses most, one at a time, through the values that
+they have over all digits, and leaves the others as they are: those that the digit has at zero stay there.
 
 The table has how many of the 32 coordinates are not zero: 11.55 for a test digit, and 15.50 halfway between two, where
 whatever either of them uses is in use.
