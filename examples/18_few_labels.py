@@ -7,11 +7,13 @@ from 32 principal components of all training digits, and from the codes. All fou
 variance. The labelled digits are drawn ten times, as many of each class as of the others.
 
 The table has the share of the 10,000 test digits that is classified right, with its standard deviation over the draws.
-RESULT
+To the linear classifier no features are better than pixels by more than the draws differ. The support vector machine
+gains from both kinds of codes with 100 labels and most with sparse ones, 80.0 % against 76.4 % from pixels and 78.7 %
+from principal components; with 1,000 from the Normal's, 93.4 % against 91.3 % and 92.4 %.
 
 With --out the picture shows it.
 
-The last line is what 100 labels give the support vector machine from sparse codes, minus from pixels, LAST.
+The last line is what 100 labels give the support vector machine from sparse codes, minus from pixels, 0.036.
 
     PYROVAE_DATA=~/data python examples/18_few_labels.py [--smoke] [--out few_labels.png]
 """
