@@ -339,6 +339,14 @@ def test_filled_reads_a_constant_of_each_column_and_keeps_it():
     assert (filled.in_shape, filled.out_features) == (encoder.in_shape, encoder.out_features)
 
 
+def test_an_encoder_that_reads_nan_is_named_before_the_first_step():
+    module, x = vae("normal"), with_holes(normal(ROWS, COLUMNS))
+    module.posterior.network = module.posterior.network.network
+    with pytest.raises(ValueError, match=r"guide: its code is NaN where the data are: nn\.Filled\(encoder\)"):
+        pv.fit(module, x, epochs=1, progress=False)
+    pv.fit(module, x.nan_to_num(), epochs=1, progress=False)
+
+
 class Joint(likelihoods.Likelihood):
     """A likelihood of a user's own, whose dimensions are not independent."""
 
