@@ -152,12 +152,12 @@ def read_comparison(folder: Path) -> dict[str, Any]:
 
 
 def source(run: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """What :func:`pyrovae.data.rows` takes to give the data that a run was trained on."""
+    """What :func:`pyrovae.data.rows` takes to give the data that a run was trained on, by name."""
     data = config.get("data")
     names = ("name", "data_dir", "binarize", "seed")
     if not isinstance(data, dict) or not set(names) <= set(data):
         raise ValueError(f"run {str(run)!r} does not say what data it was trained on: pyrovae fit did not make it")
-    return {name: data[name] for name in names}
+    return {**{name: data[name] for name in names}, "missing": bool((config["model"] or {}).get("missing"))}
 
 
 def standardization(config: dict[str, Any]) -> Standardization | None:
@@ -169,7 +169,7 @@ def standardization(config: dict[str, Any]) -> Standardization | None:
 def data_rows(run: Path, config: dict[str, Any], data: str | None = None) -> Tensor:
     """Every row of ``data``, or of a run's own data, as its model takes them: binarised or standardised."""
     own = source(run, config)
-    x = rows(data or own["name"], own["data_dir"], None, own["seed"])
+    x = rows(data or own["name"], own["data_dir"], None, own["seed"], own["missing"])
     check_width(run, config, x)  # before their values
     if own["binarize"] is not None:
         x = binarized(str(data or own["name"]), x, own["seed"])

@@ -44,6 +44,13 @@ ROWS: dict[str, tuple[list[str], str]] = {
     ),
     "13_text.py": ([], "bits per character, unigram minus VAE: {}"),
     "14_compression.py": (["--out", "compression.png"], "bits of the file over the negative ELBO, Normal prior: {}"),
+    "15_missing_pixels.py": (
+        ["--out", "missing_pixels.png"],
+        "squared error of missing pixels, mean of the pixel over VAE: {}",
+    ),
+    "16_anomalies.py": (["--out", "anomalies.png"], "least area under the ROC curve, likelihood ratio: {}"),
+    "17_interpolation.py": (["--out", "interpolation.png"], "coordinates in use by a digit: {} of 32"),
+    "18_few_labels.py": (["--out", "few_labels.png"], "right with 100 labels, sparse codes minus pixels: {} of 1"),
     "benchmarks/epochs.py": ([], "seconds per epoch, pyrovae, not compiled over {name}: {}"),
     "benchmarks/likelihood.py": ([], "seconds, pyrovae over {name}: {}"),
     "benchmarks/precision.py": ([], "test ELBO, bfloat16 less float32: {} nats"),

@@ -14,7 +14,7 @@ from pyrovae.build.networks import networks
 from pyrovae.build.parts import by_name_or_path, corruption, made, matching_guide, name_and_options
 from pyrovae.build.tables import GUIDES, LIKELIHOODS, NETWORKS, PRIORS
 from pyrovae.names import by_name, check_options
-from pyrovae.nn import Corrupted
+from pyrovae.nn import Corrupted, Filled
 from pyrovae.vae import VAE
 
 __all__ = ["build_vae"]
@@ -39,6 +39,7 @@ def build_vae(
     dropout: float = 0.0,
     residual: int = 0,
     corrupt: str | None = None,
+    missing: bool = False,
 ) -> VAE:
     """A VAE from names: prior, a guide that fits it, likelihood, and the two networks.
 
@@ -69,6 +70,8 @@ def build_vae(
         corrupt: What the encoder sees in place of x while it trains: a name of ``CORRUPTIONS`` with its
             hyper-parameters, ``"gaussian:scale=0.5"``, or the import path of a function of x, or of a class of modules.
             The likelihood scores x itself, and in ``eval`` mode the encoder sees it too.
+        missing: Whether data have holes, which are NaN: the likelihood is :class:`~pyrovae.likelihoods.Masked`, and the
+            encoder reads 0 there, :class:`~pyrovae.nn.Filled`.
 
     Raises: ValueError for an unknown name, with the nearest known one, for ``"vamp"`` without inputs or with batch
         normalisation, for a prior with shared sites without ``num_data``, and for an option that the networks lack.
@@ -78,6 +81,8 @@ def build_vae(
         raise ValueError(f"latent_dim must be a positive whole number, got {latent_dim!r}")
     if not hidden or min(hidden) < 1:
         raise ValueError(f"hidden must be positive widths, got {hidden}")
+    if not isinstance(missing, bool):
+        raise ValueError(f"missing must be True or False, got {missing!r}")
     if network not in NETWORKS:
         by_name("network", network, dict.fromkeys(NETWORKS))
     prior_name, prior_options = name_and_options("prior", prior)
@@ -113,6 +118,9 @@ def build_vae(
     if corrupt is not None:
         encoder = Corrupted(encoder, corruption(corrupt))
     likelihood_module = made("likelihood", likelihood_name, LIKELIHOODS, decoder, **likelihood_options)
+    if missing:
+        likelihood_module = likelihoods.Masked(likelihood_module)  # type: ignore[arg-type]  # it says so where it is none
+        encoder, inputs = Filled(encoder), inputs if inputs is None else inputs.nan_to_num()
     guide_module = made("guide", guide_name, GUIDES, encoder, latent_dim, **guide_options)
     if prior_name == "vamp":
         bounds = (0.0, 1.0) if likelihood_name in UNIT_INTERVAL else None
@@ -134,6 +142,7 @@ def build_vae(
         "dropout": dropout,
         "residual": residual,
         "corrupt": corrupt,
+        "missing": missing,
     }
     return vae
 

@@ -1,4 +1,5 @@
-"""The command line: ``pyrovae fit DATA`` trains and leaves a run; ``evaluate``, ``encode`` and ``sample`` take a run.
+"""The command line: ``pyrovae fit DATA`` trains and leaves a run; ``evaluate``, ``encode``, ``sample``,
+``impute`` and ``compress`` take a run.
 
 ``pyrovae compare DATA`` trains one model for each prior and leaves a folder of runs. A run is a folder of
 ``config.json``, ``model.safetensors``, ``history.csv``, ``metrics.json`` and ``figures/``.
@@ -17,7 +18,7 @@ from pyrovae.cli.compressing import compress, decompress
 from pyrovae.cli.errors import explained
 from pyrovae.cli.evaluating import evaluate
 from pyrovae.cli.fitting import fit
-from pyrovae.cli.using import encode, sample
+from pyrovae.cli.using import encode, impute, sample
 
 __all__ = ["cli", "main"]
 
@@ -50,6 +51,7 @@ def cli(ctx: click.Context) -> None:
     pyrovae evaluate runs/digits             all that can be measured of it, and pictures
     pyrovae encode runs/digits               the code of every row
     pyrovae sample runs/digits               new data from the model
+    pyrovae impute runs/mine                 what is missing, given what is observed
     pyrovae compare digits --prior normal,spike-slab --out runs/compare
                                              one model for each prior, in one table and one picture
     pyrovae compress runs/digits             every row in one small file, without loss; and decompress
@@ -58,5 +60,5 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (fit, evaluate, encode, sample, compare, compress, decompress):
+for command in (fit, evaluate, encode, impute, sample, compare, compress, decompress):
     cli.add_command(command)

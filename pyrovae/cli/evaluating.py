@@ -56,12 +56,12 @@ def evaluate(run: Path, num_samples: int | None, codes: str, ais: int | None, se
     """
     vae, config = runs.load_run(run, device)
     source = runs.source(run, config)
-    dataset = pv.data.load(source["name"], source["data_dir"], source["binarize"], source["seed"])
+    dataset = pv.data.load(**source)
     runs.check_width(run, config, dataset.train)
     if (standardization := runs.standardization(config)) is not None:
         dataset = dataset.standardize(standardization)
     dataset = dataset.reshape(tuple(config["model"]["event_shape"]))
-    check_support(vae, dataset, lambda: pv.data.rows(*source.values()))
+    check_support(vae, dataset, lambda: pv.data.rows(**source))
     describe(dataset, vae, source["binarize"])
     describe_standardization(dataset)
     x = dataset.test.to(next(vae.parameters()))

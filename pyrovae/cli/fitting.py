@@ -97,6 +97,9 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
     help=f"What the encoder sees in place of x while it trains: {', '.join(CORRUPTIONS)}; or mymodule.my_function. "
     "Hyper-parameters follow, gaussian:scale=0.5, masking:prob=0.3.",
 )
+@click.option(
+    "--missing", is_flag=True, help="Take NaN, and empty cells of a .csv, for values that are missing; model the rest."
+)
 @click.option("--epochs", type=click.IntRange(1), help="[default: 200 for digits, 20 for mnist and patches, 100 else]")
 @click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs without a better validation loss.")
 @click.option(

@@ -93,8 +93,10 @@ def prepare(data: str, options: dict[str, Any], weights_seed: int | None = None)
             dropout=options["dropout"],
             residual=options["residual"],
             corrupt=options["corrupt"],
+            missing=options["missing"],
         ).to(device)
-    check_support(vae, dataset, lambda: pv.data.rows(data, options["data_dir"], binarize, options["seed"]))
+    asked = (data, options["data_dir"], binarize, options["seed"], options["missing"])
+    check_support(vae, dataset, lambda: pv.data.rows(*asked))
     _penalties(options, vae)
     return Prepared(vae, dataset, likelihood, binarize, epochs)
 
@@ -167,9 +169,9 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
     if binarize is None and name in GREY and likelihood in (None, "bernoulli"):
         binarize = "dynamic"
     binarize = None if binarize == "none" else binarize
-    dataset = pv.data.load(name, options["data_dir"], binarize, options["seed"])
+    dataset = pv.data.load(name, options["data_dir"], binarize, options["seed"], missing=options["missing"])
+    splits = [x[~x.isnan()] for x in (dataset.train, dataset.val, dataset.test)]
     if likelihood is None:
-        splits = (dataset.train, dataset.val, dataset.test)
         binary = all(bool(((x == 0) | (x == 1)).all()) for x in splits)
         unit = all(bool(((x >= 0) & (x <= 1)).all()) for x in splits)
         likelihood = "bernoulli" if binary or binarize else "continuous-bernoulli" if unit else "normal"
@@ -177,7 +179,7 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
     if standardize and not _is_real(likelihood):
         raise ValueError(f"--standardize is of real data, got likelihood {likelihood!r}")
     if standardize is None:
-        unit = bool(((dataset.train >= 0) & (dataset.train <= 1)).all())
+        unit = bool(((splits[0] >= 0) & (splits[0] <= 1)).all())
         standardize = dataset.image_shape is None and not unit and likelihood.partition(":")[0] in ("normal", "laplace")
     return dataset.standardize() if standardize else dataset, likelihood, binarize
 
@@ -256,7 +258,7 @@ def _penalties(options: dict[str, Any], vae: VAE) -> list[Any]:
 def _num_classes(dataset: Data, likelihood: str) -> int | None:
     if likelihood.partition(":")[0] not in ("categorical", "autoregressive"):
         return None
-    return 1 + int(max(part.max() for part in (dataset.train, dataset.val, dataset.test)))
+    return 1 + int(max(part.nan_to_num().max() for part in (dataset.train, dataset.val, dataset.test)))
 
 
 def check_support(vae: VAE, dataset: Data, rows: Callable[[], Tensor]) -> None:

@@ -42,8 +42,11 @@ def describe(dataset: Data, vae: VAE, binarize: str | None) -> None:
 
 
 def describe_data(dataset: Data, binarize: str | None) -> None:
+    splits = (dataset.train, dataset.val, dataset.test)
     sizes = f"{len(dataset.train)} training, {len(dataset.val)} validation and {len(dataset.test)} test data"
     click.echo(f"{dataset.name}: {sizes} of shape {dataset.event_shape}, {binarize or 'no'} binarisation")
+    if share := sum(int(x.isnan().sum()) for x in splits) / sum(x.numel() for x in splits):
+        click.echo(f"missing: {share:.1%} of the values, which no number below is of")
 
 
 def measure(vae: VAE, dataset: Data, num_samples: int | None, seed: int) -> dict[str, Any]:

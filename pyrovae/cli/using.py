@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 import torch
 
+import pyrovae as pv
 from pyrovae import runs
 from pyrovae.cli.reporting import SEED
 from pyrovae.likelihoods import Likelihood
 
-__all__ = ["device_option", "encode", "out_option", "overwrite_option", "run_argument", "sample"]
+__all__ = ["device_option", "encode", "impute", "out_option", "overwrite_option", "run_argument", "sample"]
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 out_option = click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: in the run]")
@@ -38,6 +39,39 @@ def encode(run: Path, data: str | None, out: Path | None, overwrite: bool, devic
     click.echo(
         f"{len(codes)} codes of {codes.shape[1]} coordinates, {(codes == 0).float().mean():.1%} exact zeros: {path}"
     )
+
+
+@click.command(short_help="What is missing, given what is observed.")
+@run_argument
+@click.argument("data", required=False)
+@click.option("--num-samples", default=1000, show_default=True, type=click.IntRange(1), help="Weighted draws per row.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the draws.")
+@out_option
+@overwrite_option
+@device_option
+def impute(
+    run: Path, data: str | None, num_samples: int, seed: int, out: Path | None, overwrite: bool, device: str
+) -> None:
+    """Write DATA (default: the run's own data, in its own order) with each missing value at its mean given what is
+    observed of its row, in the data's own units, as a .npy. RUN was trained with --missing."""
+    vae, config = runs.load_run(run, device)
+    if not config["model"].get("missing"):
+        raise ValueError(
+            f"run {str(run)!r} has a model of whole data: pyrovae fit --missing trains one that fills them"
+        )
+    x = runs.data_rows(run, config, data)
+    shape = x.shape
+    if isinstance(vae.likelihood, Likelihood):
+        vae.likelihood.check(x)
+    path = runs.new_file(out or run / "imputed.npy", overwrite)
+    torch.manual_seed(seed)
+    rows = x.reshape(-1, *config["model"]["event_shape"]).to(next(vae.parameters()))
+    filled = pv.metrics.impute(vae, rows, num_samples).cpu().reshape(shape)
+    holes = x.isnan()
+    if (standardization := runs.standardization(config)) is not None:
+        filled = standardization.inverse(filled)
+    runs.save_array(path, filled)
+    click.echo(f"{len(x)} rows, {int(holes.sum())} missing values filled, {holes.float().mean():.1%} of all: {path}")
 
 
 @click.command(short_help="New data from the model.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +27,10 @@ class Source(NamedTuple):
     test_labels: Tensor | None = None
 
 
-def read_table(path: Path) -> Tensor:
-    reader = {".npy": _read_npy, ".npz": _read_npz, ".csv": _read_csv, ".pt": _read_pt}.get(path.suffix.lower())
+def read_table(path: Path, missing: bool = False) -> Tensor:
+    """Its numbers; with ``missing`` an empty cell of a ``.csv`` is NaN."""
+    cells = partial(_read_csv, missing)
+    reader: Any = {".npy": _read_npy, ".npz": _read_npz, ".csv": cells, ".pt": _read_pt}.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"data: {path.name} must be one of {', '.join(TABLE_SUFFIXES)} or a folder of images")
     try:
@@ -65,20 +68,22 @@ def _only_key(keys: list[str]) -> str:
     raise ValueError(f"it must hold one array, or one called 'x', got {keys}")
 
 
-def _read_csv(path: Path) -> np.ndarray[Any, Any]:
+def _read_csv(missing: bool, path: Path) -> np.ndarray[Any, Any]:
     # spreadsheets put a byte order mark before the first cell
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines = [line for line in file if line.strip()]
     last = lines[-1] if lines else ""  # numbers, where the first may be a header
     rows = [row for row in csv.reader(lines, delimiter=next((mark for mark in ";\t" if mark in last), ",")) if row]
-    first = 0 if not rows or all(_is_number(cell) for cell in rows[0]) else 1
+    first = 0 if not rows or all(_is_number(cell) or (missing and not cell.strip()) for cell in rows[0]) else 1
     if len(rows) == first:
         raise ValueError("it has no rows of numbers")
     for number, row in enumerate(rows[first:], first + 1):
         if len(row) != len(rows[0]):
             raise ValueError(f"row {number} has {len(row)} columns, the first row {len(rows[0])}")
         for column, cell in enumerate(row, 1):
-            if not _is_number(cell):
+            if missing and not cell.strip():
+                row[column - 1] = "nan"
+            elif not _is_number(cell):
                 hint = "; decimals take a point" if _is_number(cell.replace(",", ".")) else ""
                 raise ValueError(f"row {number} column {column} is not a number: {cell!r}{hint}")
     return np.array(rows[first:], dtype=np.float32)

@@ -152,7 +152,9 @@ def patches(size: int = 12, num: int = 60_000, seed: int = 0) -> Data:
     return Data("patches", parts["train"], parts["val"], parts["test"], image_shape=(1, size, size))
 
 
-def from_file(path: str | Path, binarize: str | None = None, seed: int = 0, standardize: bool = False) -> Data:
+def from_file(
+    path: str | Path, binarize: str | None = None, seed: int = 0, standardize: bool = False, missing: bool = False
+) -> Data:
     """A user's own data: ``.npy``, ``.npz``, ``.csv``, ``.pt`` or a folder of images; the first dimension is the datum.
 
     Each datum becomes one row of numbers; ``Data.reshape(data.image_shape)`` makes images of them again.
@@ -165,10 +167,11 @@ def from_file(path: str | Path, binarize: str | None = None, seed: int = 0, stan
         binarize: As in :func:`split`.
         seed: Of the split 80/10/10 and the binarisation.
         standardize: Whether each column is brought to mean 0 and standard deviation 1, see :meth:`Data.standardize`.
+        missing: Whether NaN, and an empty cell of a ``.csv``, is a value that is missing; otherwise it is an error.
 
     Raises: FileNotFoundError, or ValueError that names the file and what is wrong with it.
     """
-    data = _split_source(Path(path).name, _read(Path(path)), binarize, seed)
+    data = _split_source(Path(path).name, _read(Path(path), missing), binarize, seed, missing)
     return _standardized(data, binarize) if standardize else data
 
 
@@ -178,17 +181,24 @@ def load(
     binarize: str | None = None,
     seed: int = 0,
     standardize: bool = False,
+    missing: bool = False,
 ) -> Data:
     """A data set by name (``digits``, ``mnist``, ``fashion-mnist``, ``patches``) or by path, as the command line takes
     it; the rest as in :func:`from_file`."""
     if name == "patches":
         data = _real(patches(seed=seed), binarize)
     else:
-        data = _split_source(Path(name).name, _source(name, data_dir), binarize, seed)
+        data = _split_source(Path(name).name, _source(name, data_dir, missing), binarize, seed, missing)
     return _standardized(data, binarize) if standardize else data
 
 
-def rows(name: str | Path, data_dir: str | Path | None = None, binarize: str | None = None, seed: int = 0) -> Tensor:
+def rows(
+    name: str | Path,
+    data_dir: str | Path | None = None,
+    binarize: str | None = None,
+    seed: int = 0,
+    missing: bool = False,
+) -> Tensor:
     """Every row of a data set in its own order, binarised once where it is binarised; MNIST's test set comes last.
 
     Patches have the order of their splits: training, validation, test.
@@ -196,8 +206,8 @@ def rows(name: str | Path, data_dir: str | Path | None = None, binarize: str | N
     if name == "patches":
         data = _real(patches(seed=seed), binarize)
         return torch.cat([data.train, data.val, data.test])
-    source = _source(name, data_dir)
-    x = _checked(str(name), source.x if source.test is None else torch.cat([source.x, source.test]))
+    source = _source(name, data_dir, missing)
+    x = _checked(str(name), source.x if source.test is None else torch.cat([source.x, source.test]), missing)
     return x if binarize is None else binarized(str(name), x, seed)
 
 
@@ -217,6 +227,7 @@ def split(
     image_shape: tuple[int, int, int] | None = None,
     labels: Tensor | None = None,
     test_labels: Tensor | None = None,
+    missing: bool = False,
 ) -> Data:
     """Cut rows at random into training, validation and test, and binarise them.
 
@@ -232,10 +243,11 @@ def split(
         image_shape: ``(C, H, W)`` of a row.
         labels: One for each row of x.
         test_labels: One for each row of ``test``.
+        missing: Whether NaN is a value that is missing; otherwise it is an error.
     """
     if binarize not in (None, "static", "dynamic"):
         raise ValueError(f'binarize must be "static", "dynamic" or None, got {binarize!r}')
-    x = _checked(name, x)
+    x = _checked(name, x, missing)
     generator = torch.Generator().manual_seed(seed)
     n_val = max(1, round(fractions[0] * len(x)))
     n_test = max(1, round(fractions[1] * len(x))) if test is None else 0
@@ -246,7 +258,7 @@ def split(
     parts = {part: x[index] for part, index in cut.items()}
     named = {} if labels is None else {part: labels[index] for part, index in cut.items()}
     if test is not None:
-        parts["test"] = _checked(name, test)
+        parts["test"] = _checked(name, test, missing)
         named = named if test_labels is None else {**named, "test": test_labels}
     drawn = {"static": ("train", "val", "test"), "dynamic": ("val", "test"), None: ()}[binarize]
     for part in drawn:
@@ -288,19 +300,22 @@ def batches(
         yield batch if transform is None else transform(batch)
 
 
-def _checked(name: str, x: Tensor) -> Tensor:
+def _checked(name: str, x: Tensor, missing: bool) -> Tensor:
     if x.dim() < 2 or x.numel() == 0:
         raise ValueError(f"data: {name} must have rows and columns, got shape {tuple(x.shape)}")
-    bad = ~torch.isfinite(x)
+    bad = x.isinf() if missing else ~torch.isfinite(x)
     if bad.any():
         place = tuple(int(i) for i in bad.nonzero()[0])
+        hint = "; missing=True, or --missing, takes NaN for what is missing" if x[place].isnan() else ""
         raise ValueError(
-            f"data: {name} has {x[place].item()} at index {place}, and {int(bad.sum())} such values in all"
+            f"data: {name} has {x[place].item()} at index {place}, and {int(bad.sum())} such values in all{hint}"
         )
     return x
 
 
 def _binarized(name: str, x: Tensor, generator: torch.Generator) -> Tensor:
+    if x.isnan().any():
+        raise ValueError(f"data: {name} has missing values, which are no probabilities to binarise by")
     if not bool(((x >= 0) & (x <= 1)).all()):
         raise ValueError(f"data: {name} has values outside [0, 1], which are no probabilities to binarise by")
     return torch.bernoulli(x, generator=generator)
@@ -318,7 +333,7 @@ def _standardized(data: Data, binarize: str | None) -> Data:
     return data.standardize()
 
 
-def _source(name: str | Path, data_dir: str | Path | None) -> Source:
+def _source(name: str | Path, data_dir: str | Path | None, missing: bool) -> Source:
     if name == "digits":
         from sklearn.datasets import load_digits
 
@@ -330,10 +345,10 @@ def _source(name: str | Path, data_dir: str | Path | None) -> Source:
         nearest = difflib.get_close_matches(str(name), NAMES, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise FileNotFoundError(f"data: {str(name)!r} is neither {', '.join(NAMES)} nor a file or folder{hint}")
-    return _read(Path(name))
+    return _read(Path(name), missing)
 
 
-def _split_source(name: str, source: Source, binarize: str | None, seed: int) -> Data:
+def _split_source(name: str, source: Source, binarize: str | None, seed: int, missing: bool) -> Data:
     return split(
         name,
         source.x,
@@ -344,13 +359,14 @@ def _split_source(name: str, source: Source, binarize: str | None, seed: int) ->
         image_shape=source.image_shape,
         labels=source.labels,
         test_labels=source.test_labels,
+        missing=missing,
     )
 
 
-def _read(path: Path) -> Source:
+def _read(path: Path, missing: bool) -> Source:
     if not path.exists():
         raise FileNotFoundError(f"data: there is no file or folder {str(path)!r}")
-    x = read_images(path) if path.is_dir() else read_table(path)
+    x = read_images(path) if path.is_dir() else read_table(path, missing)
     if x.dim() not in (3, 4):
         return Source(x.flatten(1))
     channels, height, width = (1, *x.shape[1:]) if x.dim() == 3 else tuple(x.shape[1:])

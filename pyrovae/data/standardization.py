@@ -15,6 +15,8 @@ class Standardization(NamedTuple):
 
     .. math:: \log p(x) = \log p(y) - \sum_i \log s_i
 
+    NaN stands for what is missing, and stays; columns are measured by what is observed of them.
+
     Args:
         loc: :math:`m`, the mean of each column, ``(D,)``.
         scale: :math:`s`, its standard deviation, ``(D,)``; 1 where the column is constant.
@@ -29,9 +31,12 @@ class Standardization(NamedTuple):
     def of(cls, x: Tensor) -> Standardization:
         """That of the rows of x."""
         rows = x.flatten(1).double()
-        varies = rows.amax(0) > rows.amin(0)
-        scale = torch.where(varies, rows.std(0, correction=0), 1.0).to(x.dtype)
-        return cls(rows.mean(0).to(x.dtype), torch.where(scale > 0, scale, 1.0))
+        mean = rows.nanmean(0).nan_to_num()  # of a column that is never observed 0
+        deviation = (rows - mean).square().nanmean(0).nan_to_num().sqrt()
+        whole = torch.where(rows.isnan(), mean, rows)
+        varies = whole.amax(0) > whole.amin(0)
+        scale = torch.where(varies, deviation, 1.0).to(x.dtype)
+        return cls(mean.to(x.dtype), torch.where(scale > 0, scale, 1.0))
 
     @property
     def log_scale(self) -> float:

@@ -8,7 +8,9 @@ from pyrovae.metrics.disentanglement import DCI, Gap, dci, mig, sap
 from pyrovae.metrics.evaluation import evaluate
 from pyrovae.metrics.health import CollapseWarning, DeadGates, HealthCheck, dead_gates
 from pyrovae.metrics.importance import ImportanceSampling, importance_curve, importance_sampling, pareto_k
+from pyrovae.metrics.imputation import impute
 from pyrovae.metrics.information import Information, mutual_information
+from pyrovae.metrics.interpolation import Interpolations, interpolations
 from pyrovae.metrics.latent_codes import Occupancy, codes, spike_occupancy
 from pyrovae.metrics.likelihood import (
     Elbo,
@@ -45,6 +47,7 @@ __all__ = [
     "HealthCheck",
     "ImportanceSampling",
     "Information",
+    "Interpolations",
     "MMDTest",
     "NearestNeighbors",
     "Occupancy",
@@ -74,6 +77,8 @@ __all__ = [
     "hoyer",
     "importance_curve",
     "importance_sampling",
+    "impute",
+    "interpolations",
     "kl_per_dimension",
     "l0",
     "log_likelihood",

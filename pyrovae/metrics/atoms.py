@@ -12,7 +12,7 @@ from torch.nn import functional
 from pyrovae.guards import same_support
 from pyrovae.vae import VAE
 
-__all__ = ["Atoms", "Traversals", "decoder_atoms", "traversals"]
+__all__ = ["Atoms", "Traversals", "decoder_atoms", "lives_on", "traversals"]
 
 
 class Atoms(NamedTuple):
@@ -61,7 +61,7 @@ def decoder_atoms(vae: VAE, x: Tensor, num: int = 8) -> Atoms:
     return Atoms(order, steps, decoded[1:] - decoded[0])
 
 
-def traversals(vae: VAE, x: Tensor, num: int = 8, num_values: int = 9) -> Traversals:
+def traversals(vae: VAE, x: Tensor, num: int = 8, num_values: int = 9, centre: Tensor | None = None) -> Traversals:
     r"""E[x|z] as one coordinate runs over its codes and the others stay at the mean code :math:`\bar z`.
 
     .. math:: E[x | \bar z + (v - \bar z_j) e_j] , \qquad v \text{ from } a_j \text{ to } b_j
@@ -75,14 +75,23 @@ def traversals(vae: VAE, x: Tensor, num: int = 8, num_values: int = 9) -> Traver
         x: ``(N, *event_shape)``.
         num: How many coordinates, those whose codes vary most.
         num_values: How many values of each, at least 2.
+        centre: A code ``(D,)`` in the place of the mean code, such as ``vae.encode(x)[0]``. The coordinates are then
+            those in which it is farthest from zero, in standard deviations over the codes of x.
 
     Units: those of the data.
+    Raises: ValueError if ``num_values < 2`` or ``centre`` is no code.
     """
     if num_values < 2:
         raise ValueError(f"num_values must be at least 2, got {num_values}")
     z = vae.encode(x)
-    order, _ = _most_active(z, num)
-    centre, values = z.mean(0), torch.stack([_run(z[:, j], num_values) for j in order.tolist()])
+    order, scale = _most_active(z, num)
+    if centre is None:
+        centre = z.mean(0)
+    elif centre.shape != z[0].shape:
+        raise ValueError(f"centre must be a code of shape {tuple(z[0].shape)}, got {tuple(centre.shape)}")
+    else:
+        order = torch.where(scale > 0, centre.abs() / scale, 0.0).argsort(descending=True)[:num]
+    values = torch.stack([_run(z[:, j], num_values) for j in order.tolist()])
     moved = _moved(vae, centre, order.repeat_interleave(num_values), values.flatten())
     return Traversals(order, values, vae.decode(moved).unflatten(0, values.shape))
 
@@ -107,16 +116,16 @@ def _moved(vae: VAE, centre: Tensor, coordinates: Tensor, values: Tensor) -> Ten
     """The centre with each coordinate in turn at a value, put where codes live."""
     corners = torch.eye(len(centre)).to(centre)[coordinates]
     change = values - centre[coordinates]
-    if _lives_on(vae, constraints.simplex):
+    if lives_on(vae, constraints.simplex):
         share = (change / (1 - centre[coordinates]).clamp(min=1e-6)).clamp(max=1.0)[:, None]
         return (1 - share) * centre + share * corners
     return _placed(vae, centre + change[:, None] * corners)
 
 
 def _placed(vae: VAE, z: Tensor) -> Tensor:
-    return functional.normalize(z, dim=-1) if _lives_on(vae, constraints.sphere) else z
+    return functional.normalize(z, dim=-1) if lives_on(vae, constraints.sphere) else z
 
 
-def _lives_on(vae: VAE, support: Any) -> bool:
+def lives_on(vae: VAE, support: Any) -> bool:
     own = getattr(vae.prior, "support", None) or getattr(vae.posterior, "support", None)
     return own is not None and same_support(own, support)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ __all__ = [
     "local",
     "log_weights",
     "measuring",
+    "passing",
     "point_site",
     "replayed",
     "weighing",
@@ -91,10 +92,18 @@ def local(sites: Sites) -> Sites:
 
 def weighing(vae: VAE | Pair, x: Tensor, num_samples: int) -> Callable[[Tensor, int], Tensor]:
     """:func:`log_weights` for all the :func:`chunks` of x, compiled where there are enough of them."""
+    each = passing(_weighed, vae, x, num_samples)
+    return lambda rows, num_draws: each(rows, num_draws)[0]
+
+
+def passing(
+    function: Callable[[VAE | Pair, int, Tensor], Sequence[Tensor]], vae: VAE | Pair, x: Tensor, num_samples: int
+) -> Callable[[Tensor, int], Sequence[Tensor]]:
+    """``function(vae, num_draws, rows)`` for all the :func:`chunks` of x, compiled where there are enough of them."""
     module = vae if isinstance(vae, nn.Module) else None
     passes = Counter(k for _, draws in chunks(x, num_samples) for k in draws)
-    each = {k: Passes(partial(_weighed, vae, k), num, module) for k, num in passes.items()}
-    return lambda rows, num_draws: each[num_draws](rows)[0]
+    each = {k: Passes(partial(function, vae, k), num, module) for k, num in passes.items()}
+    return lambda rows, num_draws: each[num_draws](rows)
 
 
 def _weighed(vae: VAE | Pair, num_draws: int, x: Tensor) -> tuple[Tensor]:

@@ -14,7 +14,7 @@ from pyrovae.metrics.likelihood import bits_per_dimension, elbo, mean_squared_er
 from pyrovae.metrics.sparsity import Sparsity, exact_zeros, hoyer
 from pyrovae.vae import VAE
 
-__all__ = ["evaluate", "has_value"]
+__all__ = ["evaluate", "has_value", "num_observed"]
 
 
 def evaluate(vae: VAE, x: Tensor, num_samples: int = 5000) -> dict[str, Any]:
@@ -23,9 +23,10 @@ def evaluate(vae: VAE, x: Tensor, num_samples: int = 5000) -> dict[str, Any]:
     ``log_likelihood`` is None under a Delta guide, which gives no bound; so are what tells how far to trust it,
     ``effective_sample_size``, of ``num_samples``, and ``pareto_k``, the share of data whose tail index is above 0.7
     (None for fewer than 21 draws too), and ``bits_per_dimension``, the same number on another scale and without an
-    offset for grey levels. ``standard_error`` is of the ELBO's mean over the data. ``exact_zeros`` and ``hoyer`` are of
-    the deterministic code ``vae.encode(x)``; ``hoyer`` is None where no code has a value, ``dead_units`` and
-    ``empty_codes`` count what it leaves out (see :func:`~pyrovae.metrics.hoyer`). ``active_units`` are by variance.
+    offset for grey levels: per dimension that is observed, where some are missing. ``standard_error`` is of the ELBO's
+    mean over the data. ``exact_zeros`` and ``hoyer`` are of the deterministic code ``vae.encode(x)``; ``hoyer`` is None
+    where no code has a value, ``dead_units`` and ``empty_codes`` count what it leaves out (see
+    :func:`~pyrovae.metrics.hoyer`). ``active_units`` are by variance.
 
     See also: :func:`~pyrovae.metrics.summary`, which has these numbers and the dearer ones.
     """
@@ -45,14 +46,14 @@ def evaluate(vae: VAE, x: Tensor, num_samples: int = 5000) -> dict[str, Any]:
         "num_samples": num_samples,
         "effective_sample_size": None if weighted is None else weighted.effective_sample_size.mean().item(),
         "pareto_k": None if weighted is None else _share_above(weighted.pareto_k, 0.7),
-        "bits_per_dimension": None if mean is None else bits_per_dimension(mean, x[0].numel()).item(),
+        "bits_per_dimension": None if mean is None else bits_per_dimension(mean * len(x), num_observed(x)).item(),
         "active_units": int(active_units(vae, x).sum()),
         "latent_dim": z.shape[-1],
         "exact_zeros": exact_zeros(z).item(),
         "hoyer": sparsity.mean if has_value(z, sparsity) else None,
         "dead_units": sparsity.dead,
         "empty_codes": sparsity.empty,
-        "mean_squared_error": mean_squared_error(vae, x).mean().item(),
+        "mean_squared_error": mean_squared_error(vae, x).nanmean().item(),
         "num_data": len(x),
     }
 
@@ -60,6 +61,11 @@ def evaluate(vae: VAE, x: Tensor, num_samples: int = 5000) -> dict[str, Any]:
 def has_value(z: Tensor, sparsity: Sparsity) -> bool:
     """Whether any code has a value of a measure that compares magnitudes."""
     return z.shape[1] - sparsity.dead >= 2 and sparsity.empty < len(z)
+
+
+def num_observed(x: Tensor) -> int:
+    """Numbers of a table that are not missing, at least 1."""
+    return max(1, x.numel() - int(x.isnan().sum()))
 
 
 def _share_above(values: Tensor, threshold: float) -> float | None:

@@ -140,8 +140,8 @@ def bits_per_dimension(log_likelihood: Tensor, num_dimensions: int, levels: int 
 
 
 def mean_squared_error(vae: VAE, x: Tensor) -> Tensor:
-    """Squared error of the reconstruction of each datum, averaged over its dimensions; ``(N,)``."""
-    return ((vae.reconstruct(x) - x) ** 2).flatten(1).mean(1)
+    """Squared error of the reconstruction of each datum, averaged over its dimensions that are observed; ``(N,)``."""
+    return ((vae.reconstruct(x) - x) ** 2).flatten(1).nanmean(1)
 
 
 def _elbo(vae: VAE | Pair, x: Tensor, num_samples: int, points: bool) -> Elbo:

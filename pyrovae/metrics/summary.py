@@ -14,7 +14,7 @@ from pyrovae.metrics.annealing import annealed_importance_sampling
 from pyrovae.metrics.calibration import Ranks, Reliability, coverage, gate_reliability, sbc
 from pyrovae.metrics.collapse import coefficient_collapse, kl_per_dimension, share_of_coordinates
 from pyrovae.metrics.draws import point_site
-from pyrovae.metrics.evaluation import evaluate, has_value
+from pyrovae.metrics.evaluation import evaluate, has_value, num_observed
 from pyrovae.metrics.health import dead_gates
 from pyrovae.metrics.importance import importance_sampling
 from pyrovae.metrics.information import mutual_information
@@ -157,7 +157,7 @@ class _Parts:
             return
         numbers["rate"] = numbers["kl"]
         numbers["gap"] = numbers["log_likelihood"] - numbers["elbo"]
-        numbers["nats_per_dimension"] = -numbers["log_likelihood"] / self.x[0].numel()
+        numbers["nats_per_dimension"] = -numbers["log_likelihood"] * len(self.x) / num_observed(self.x)
         if math.isnan(numbers["standard_error"]):
             self.without(["standard_error"], "the mean of one datum has no standard error")
         if numbers["pareto_k"] is None:

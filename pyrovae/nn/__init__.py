@@ -2,6 +2,7 @@
 
 from pyrovae.nn.conv import ConvDecoder, ConvEncoder
 from pyrovae.nn.corruption import Corrupted, GaussianNoise, Masking, SaltAndPepper
+from pyrovae.nn.holes import Filled
 from pyrovae.nn.layers import Residual
 from pyrovae.nn.mlp import MLP, Dictionary
 from pyrovae.nn.recurrent import GRUDecoder, GRUEncoder
@@ -12,6 +13,7 @@ __all__ = [
     "ConvEncoder",
     "Corrupted",
     "Dictionary",
+    "Filled",
     "GRUDecoder",
     "GRUEncoder",
     "GaussianNoise",

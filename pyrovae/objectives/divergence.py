@@ -45,7 +45,7 @@ def blame(model: Any, guide: Any, args: Any = (), kwargs: Any = None) -> str:
     found = [
         f"the data {n['name']!r} are {_where(n['value'])}"
         for _, n in look.sites
-        if n["is_observed"] and _bad(n["value"])
+        if n["is_observed"] and _bad_data(n["fn"], n["value"])
     ]
     weights = [f"parameter {name.split('$$$')[-1]} is {_kind(value)}" for name, value in look.weights() if _bad(value)]
     found += weights[:3] + ([f"and {len(weights) - 3} more"] if len(weights) > 3 else [])
@@ -96,6 +96,11 @@ def _of_site(whose: str, node: Any) -> list[str]:
 
 def _bad(x: Tensor) -> bool:
     return x.is_floating_point() and not bool(torch.isfinite(x).all())
+
+
+def _bad_data(fn: Any, x: Tensor) -> bool:
+    """Not finite, where NaN is nothing that the density takes for missing."""
+    return _bad(x) and (bool(torch.isinf(x).any()) or not bool(fn.support.check(x).all()))
 
 
 def _kind(x: Tensor) -> str:

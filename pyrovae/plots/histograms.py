@@ -52,16 +52,17 @@ def column_histograms(x: Tensor, draws: Tensor, bins: int = 31, max_columns: int
     """Each column of a table of data, with draws of the model beside it.
 
     Args:
-        x: Data ``(N, D)``.
+        x: Data ``(N, D)``; what is missing, NaN, is no part of a bar.
         draws: Of p(x), ``(M, D)``, in the units of the data.
     """
     x, draws = x.flatten(1).double().cpu(), draws.flatten(1).double().cpu()
     figure, panels = _panels(min(x.shape[1], max_columns), free=True)
     for j, axes in enumerate(panels):
-        both = torch.cat([x[:, j], draws[:, j]])
+        column = x[~x[:, j].isnan(), j]
+        both = torch.cat([column, draws[:, j]])
         low, high = both.quantile(0.002).item(), both.quantile(0.998).item()
         edges = torch.linspace(low, high if high > low else low + 1, bins + 1).double()
-        _bars_and_line(axes, edges, x[:, j], draws[:, j], sparse=False)
+        _bars_and_line(axes, edges, column, draws[:, j], sparse=False)
         axes.set_title(f"column {j + 1}", fontsize=7, pad=2)
     _legend(figure, panels[0], "data", "draws of the model")
     figure.supxlabel("value of the column; density", fontsize=8)
@@ -85,7 +86,7 @@ def _bars_and_line(axes: Any, edges: Tensor, values: Tensor, others: Tensor | No
     heights = []
     for numbers in (values,) if others is None else (values, others):
         kept = numbers[numbers != 0] if sparse else numbers
-        heights.append(torch.histogram(kept, edges).hist / (len(numbers) * width))
+        heights.append(torch.histogram(kept, edges).hist / (max(1, len(numbers)) * width))
     axes.bar(centres.numpy(), heights[0].numpy(), width.item(), color="C0", label="bars")
     if others is not None:
         axes.plot(centres.numpy(), heights[1].numpy(), color="0.3", linewidth=0.8, label="line")

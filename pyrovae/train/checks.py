@@ -102,6 +102,12 @@ def check_support(vae: VAE | Game | Pair, x: Tensor) -> None:
     likelihood = getattr(vae, "likelihood", None)
     if isinstance(likelihood, Likelihood):
         likelihood.check(x)
+    if isinstance(vae, VAE) and hasattr(vae.posterior, "encode") and bool(x.isnan().any()):
+        with_holes = x.isnan().reshape(len(x), -1).any(1)  # which the likelihood takes
+        with pyro.validation_enabled(False):
+            code = vae.encode(x[with_holes][:1])
+        if bool(code.isnan().any()):
+            raise ValueError("guide: its code is NaN where the data are: nn.Filled(encoder) reads a constant there")
 
 
 def check_num_data(vae: VAE | Game | Pair, train: Any) -> None:

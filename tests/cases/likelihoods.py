@@ -103,6 +103,13 @@ LIKELIHOODS = {
         [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]],
         2.0,
     ),
+    "masked": LikelihoodCase(
+        likelihoods.Masked,
+        lambda: likelihoods.Masked(likelihoods.Laplace(Linear(3), scale=0.3)),
+        lambda out, x: np.nansum(st.laplace(out, 0.3).logpdf(x)),
+        [[0.3, np.nan, 4.0], [0.0, 0.0, 100.0]],
+        float("inf"),
+    ),
     "poisson": LikelihoodCase(
         likelihoods.Poisson,
         lambda: likelihoods.Poisson(Linear(3)),
