@@ -1,0 +1,62 @@
+"""The encoder and the decoder from the name of a network and its widths."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import nn
+
+from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, Dictionary, GRUDecoder, GRUEncoder
+
+__all__ = ["networks"]
+
+
+def networks(
+    network: str,
+    event_shape: tuple[int, ...],
+    latent_dim: int,
+    hidden: tuple[int, ...],
+    num_classes: int | None = None,
+    residual: int = 0,
+    **options: Any,
+) -> tuple[nn.Module, nn.Module]:
+    """An encoder of data and a decoder of codes.
+
+    Args:
+        network: A name of ``NETWORKS``.
+        event_shape: Shape of one datum.
+        latent_dim: Number of latent coordinates.
+        hidden: Width of each hidden layer of the encoder, in reverse those of the decoder.
+        num_classes: Where data are symbols: the decoder says so many logits for each.
+        residual: Residual blocks for each size of the image, in ``"conv"``.
+        options: ``norm`` and ``dropout`` of the layers.
+
+    Raises: ValueError for an option that the network lacks, or a shape that is not for it.
+    """
+    if network == "gru":
+        if len(event_shape) != 1 or num_classes is None:
+            raise ValueError(
+                f'network "gru" needs sequences (length,) under the likelihood categorical or autoregressive, got '
+                f"event_shape {event_shape}{'' if num_classes else ' and another likelihood'}"
+            )
+        norm = options.pop("norm", None)
+        if norm is not None or residual:
+            raise ValueError(f'network "gru" has neither norm nor residual, got {norm!r} and {residual}')
+        (length,), width = event_shape, hidden[-1]
+        return (
+            GRUEncoder(length, num_classes, width, **options),
+            GRUDecoder(latent_dim, length, num_classes, width, **options),
+        )
+    if network == "conv":
+        if len(event_shape) != 3 or num_classes is not None:
+            raise ValueError(f'network "conv" needs images (channels, height, width), got event_shape {event_shape}')
+        image, options = (event_shape[0], event_shape[1], event_shape[2]), {**options, "residual": residual}
+        width = hidden[-1]
+        return ConvEncoder(image, hidden=width, **options), ConvDecoder(latent_dim, image, hidden=width, **options)
+    if residual:
+        raise ValueError(f'residual is of network "conv", got {residual} with network {network!r}')
+    out_shape = event_shape if num_classes is None else (math.prod(event_shape) * num_classes,)
+    if network == "dictionary":
+        return MLP(event_shape, hidden, **options), Dictionary(latent_dim, out_shape, unit_norm=True)
+    return MLP(event_shape, hidden, **options), MLP(latent_dim, hidden[::-1], out_shape, **options)
