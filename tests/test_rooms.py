@@ -32,14 +32,15 @@ BELOW: dict[str, set[str]] = {
     "sklearn": {"metrics", "train", "build", "compilation", "objectives", "vae"},
     "plots": {"metrics", "train", "vae"},
     "compression": {"vae", "distributions", "guards"},
-    "metrics": {"compilation", "objectives", "vae", "distributions", "guards"},
-    "train": {"adversarial", "infer", "optim", "objectives", "vae", "data", "likelihoods", "guards"},
+    "metrics": {"compilation", "objectives", "vae", "distributions", "guards", "rows"},
+    "train": {"adversarial", "infer", "optim", "objectives", "vae", "data", "likelihoods", "guards", "rows"},
     "adversarial": {"infer", "objectives", "vae", "priors", "guides", "distributions", "guards"},
     "infer": {"compilation", "objectives", "guards"},
     "optim": {"objectives", "names"},
     "objectives": {"guards", "distributions"},
     "build": {"vae", "priors", "likelihoods", "guides", "nn", "guards", "names"},
-    "vae": {"guards"},
+    "conditional": {"vae", "guards"},
+    "vae": {"guards", "rows"},
     "priors": {"distributions", "hyper"},
     "likelihoods": {"distributions", "hyper"},
     "guides": {"distributions", "hyper"},
@@ -49,7 +50,8 @@ BELOW: dict[str, set[str]] = {
     "hyper": set(),
     "names": set(),
     "nn": set(),
-    "data": set(),
+    "data": {"rows"},
+    "rows": set(),
 }
 # What only some rooms may import from outside.
 ONLY = {

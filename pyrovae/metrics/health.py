@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pyrovae.metrics.collapse import active_units
 from pyrovae.metrics.latent_codes import nonzero_probability
+from pyrovae.rows import Rows
 from pyrovae.vae import VAE
 
 __all__ = ["CollapseWarning", "DeadGates", "HealthCheck", "dead_gates"]
@@ -24,7 +25,7 @@ class DeadGates(NamedTuple):
     open: Tensor
 
 
-def dead_gates(vae: VAE, x: Tensor, threshold: float = 0.01) -> DeadGates:
+def dead_gates(vae: VAE, x: Rows, threshold: float = 0.01) -> DeadGates:
     r"""Gates that do not follow the data: :math:`q(z_j \ne 0|x)` is below the threshold for all x, or above 1 - it.
 
     Args:
