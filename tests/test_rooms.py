@@ -38,7 +38,7 @@ BELOW: dict[str, set[str]] = {
     "infer": {"compilation", "objectives", "guards"},
     "optim": {"objectives", "names"},
     "objectives": {"guards", "distributions"},
-    "build": {"vae", "priors", "likelihoods", "guides", "nn", "guards", "names"},
+    "build": {"conditional", "vae", "priors", "likelihoods", "guides", "nn", "guards", "names"},
     "conditional": {"vae", "guards"},
     "vae": {"guards", "rows"},
     "priors": {"distributions", "hyper"},
