@@ -107,11 +107,11 @@ def check_labels(y: Any, num_labels: int, num_rows: int | None = None, like: tor
     whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
     if not whole or y.dim() != 1 or num_rows not in (None, len(y)):
         raise ValueError(f"{expected}, got {y.dtype} of shape {tuple(y.shape)}")
+    if like is not None and y.device != like.device:
+        raise ValueError(f"y is on {y.device}, the data or their code on {like.device}: y.to(x.device)")
     bad = ((y < 0) | (y >= num_labels)).nonzero()
     if len(bad):
         raise ValueError(f"{expected}, got {y[bad[0, 0]].item()} at index {bad[0, 0].item()}")
-    if like is not None and y.device != like.device:
-        raise ValueError(f"y is on {y.device}, the data or their code on {like.device}: y.to(x.device)")
 
 
 def check_arguments(name: str, x: tuple[Any, ...], **functions: Any) -> None:
