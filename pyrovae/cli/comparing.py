@@ -64,7 +64,7 @@ class Listed(click.ParamType):
 def _parameters() -> list[click.Parameter]:
     """Those of ``fit``, with lists where :data:`LISTS` says so."""
     helps = {"out": "Folder of the comparison, made by this command.", "overwrite": "Replace the comparison in --out."}
-    parameters = [copy.copy(parameter) for parameter in fit.params]
+    parameters = [copy.copy(parameter) for parameter in fit.params if parameter.name != "conditional"]
     for option in parameters:
         if not isinstance(option, click.Option):
             continue

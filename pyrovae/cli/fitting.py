@@ -124,6 +124,9 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
     help=f"What the encoder sees in place of x while it trains: {', '.join(CORRUPTIONS)}; or mymodule.my_function. "
     "Hyper-parameters follow, gaussian:scale=0.5, masking:prob=0.3.",
 )
+@click.option(
+    "--conditional", is_flag=True, help="A model of x given its label, of data with labels: digits and (fashion-)mnist."
+)
 @click.option("--epochs", type=click.IntRange(1), help="[default: 200 for digits, 20 for mnist and patches, 100 else]")
 @click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs without a better validation loss.")
 @click.option(
@@ -263,6 +266,7 @@ def prepare(data: str, options: dict[str, Any]) -> Prepared:
             dropout=options["dropout"],
             residual=options["residual"],
             corrupt=options["corrupt"],
+            num_labels=_num_labels(dataset) if options.get("conditional") else None,
         ).to(device)
     check_support(vae, dataset, lambda: pv.data.rows(data, options["data_dir"], binarize, options["seed"]))
     _penalties(options, vae)
@@ -411,6 +415,15 @@ def _num_classes(dataset: Data, likelihood: str) -> int | None:
     if likelihood.partition(":")[0] not in ("categorical", "autoregressive"):
         return None
     return 1 + int(max(part.max() for part in (dataset.train, dataset.val, dataset.test)))
+
+
+def _num_labels(dataset: Data) -> int:
+    if not {"train", "val", "test"} <= set(dataset.labels):
+        raise ValueError(
+            f"--conditional needs the label of each datum, as digits, mnist and fashion-mnist have it; "
+            f"{dataset.name} has none"
+        )
+    return 1 + int(max(labels.max() for labels in dataset.labels.values()))
 
 
 def check_support(vae: VAE, dataset: Data, rows: Callable[[], Tensor]) -> None:
