@@ -53,6 +53,7 @@ __all__ = [
     "has_own_score_parts",
     "register",
     "same_support",
+    "signature",
     "unchecked",
 ]
 
@@ -117,13 +118,22 @@ def check_labels(y: Any, num_labels: int, num_rows: int | None = None, like: tor
 def check_arguments(name: str, x: tuple[Any, ...], **functions: Any) -> None:
     """Refuse more or fewer tensors of a datum than model and guide can be called with."""
     for what, function in functions.items() if _checks else ():
-        signature = inspect.signature(getattr(function, "forward", function))
+        takes = signature(function)
         try:
-            signature.bind(*x)
+            takes.bind(*x)
         except TypeError as error:
             count = f"{len(x)} tensors" if len(x) > 1 else "one tensor"
-            takes = ", ".join(signature.parameters)
-            raise ValueError(f"{name} has {count} for each datum, and the {what} takes ({takes})") from error
+            raise ValueError(
+                f"{name} has {count} for each datum, and the {what} takes ({', '.join(takes.parameters)})"
+            ) from error
+
+
+def signature(function: Any) -> inspect.Signature:
+    """That of a function or a module; of what does not say its own, as a function in a Pyro handler, ``(*args)``."""
+    try:
+        return inspect.signature(getattr(function, "forward", function))
+    except ValueError:
+        return inspect.signature(lambda *args: None)
 
 
 def register(module: nn.Module) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Rows", "check_rows", "cut", "data_of", "each", "is_rows", "num_rows", "tensors"]
+__all__ = ["Rows", "check_rows", "cut", "data_of", "each", "is_rows", "moved", "num_rows", "tensors"]
 
 Rows = Tensor | tuple[Tensor, ...]
 
@@ -45,6 +45,14 @@ def cut(x: Rows, size: int) -> Iterator[Rows]:
     if isinstance(x, tuple):
         return zip(*(tensor.split(size) for tensor in x), strict=True)
     return iter(x.split(size))
+
+
+def moved(x: Rows, like: Tensor, **options: Any) -> Rows:
+    """x in the dtype and on the device of ``like``; of several tensors those after the first keep whole numbers."""
+    if isinstance(x, Tensor):
+        return x.to(like, **options)
+    others = (t.to(like, **options) if t.is_floating_point() else t.to(like.device, **options) for t in x[1:])
+    return (x[0].to(like, **options), *others)
 
 
 def check_rows(name: str, x: Any) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from pyrovae import plots
 from pyrovae.build import load, read_config
 from pyrovae.data import Data, Standardization, binarized, rows
-from pyrovae.rows import Rows, data_of
+from pyrovae.rows import Rows, data_of, moved
 from pyrovae.train import History
 from pyrovae.vae import VAE
 
@@ -136,9 +136,7 @@ def data_rows(run: Path, config: dict[str, Any], data: str | None = None) -> Ten
 
 def held_out(vae: VAE, dataset: Data) -> Rows:
     """The test set as the model takes it, with its labels or without, where the model is."""
-    like = next(vae.parameters())
-    x = dataset.test.to(like)
-    return (x, dataset.labels["test"].to(like.device)) if vae.num_labels else x
+    return moved(dataset.labelled("test") if vae.num_labels else dataset.test, next(vae.parameters()))
 
 
 def check_width(run: Path, config: dict[str, Any], x: Tensor) -> None:

@@ -44,6 +44,10 @@ ROWS: dict[str, tuple[list[str], str]] = {
     ),
     "13_text.py": ([], "bits per character, unigram minus VAE: {}"),
     "14_compression.py": (["--out", "compression.png"], "bits of the file over the negative ELBO, Normal prior: {}"),
+    "19_conditional_vae.py": (
+        ["--out", "conditional.png"],
+        "test digits named rightly by the largest log p(x|y): {} of 1",
+    ),
     "benchmarks/epochs.py": ([], "seconds per epoch, pyrovae, not compiled over {name}: {}"),
     "benchmarks/likelihood.py": ([], "seconds, pyrovae over {name}: {}"),
     "benchmarks/precision.py": ([], "test ELBO, bfloat16 less float32: {} nats"),

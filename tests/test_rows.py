@@ -96,6 +96,15 @@ def test_the_order_of_the_batches_does_not_part_a_pair():
     assert any(torch.equal(x, X[:5]) and torch.equal(y, Y[:5]) for x, y in seen)
 
 
+def test_functions_in_a_handler_are_called_with_the_tuple():
+    masked = pyro.poutine.mask(mask=True)(model), pyro.poutine.mask(mask=True)(guide)  # they do not say their arguments
+    optim = pyro.optim.Adam({"lr": 0.02})
+    got = pv.fit(masked, (X, Y), 2, None, optim, seed=0, progress=False, compile=False)["train_loss"]
+    pyro.get_param_store().clear()
+    assert fit((X, Y), epochs=2)["train_loss"] == pytest.approx(got, rel=1e-12)
+    assert metrics.elbo(masked, (X, Y)).elbo.shape == (ROWS,)
+
+
 def test_batches_of_a_tuple_and_of_a_dataset():
     x, y = torch.arange(20.0).reshape(10, 2), torch.arange(10)
     parts = list(pv.data.batches((x, y), 4, transform=torch.neg))

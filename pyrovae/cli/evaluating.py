@@ -64,14 +64,11 @@ def evaluate(run: Path, num_samples: int | None, codes: str, ais: int | None, se
     check_support(vae, dataset, lambda: pv.data.rows(*source.values()))
     describe(dataset, vae, source["binarize"])
     describe_standardization(dataset)
-    if vae.num_labels:
-        dataset.labelled("test")  # or what is missing
     x = runs.held_out(vae, dataset)
     num_samples = num_samples or importance_samples(num_rows(x))
     labelled = {"train", "test"} <= set(dataset.labels)
-    train: Rows = seen_by_the_model(dataset, seed)
-    if vae.num_labels:
-        train = (train, dataset.labels["train"])  # type: ignore[assignment]
+    seen = seen_by_the_model(dataset, seed)
+    train: Rows = (seen, dataset.labels["train"]) if vae.num_labels else seen
     torch.manual_seed(seed)
     measured = pv.metrics.summary(
         vae,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyrovae.rows import Rows, data_of, each, is_rows, tensors
+from pyrovae.rows import data_of, each, is_rows, moved, tensors
 
 __all__ = ["placed", "sent"]
 
@@ -28,7 +28,7 @@ def placed(x: Any, like: Tensor | None) -> Any:
     data = data_of(x)
     if data.device != like.device and data.numel() * like.element_size() > PART * _free(like.device):
         return x
-    return _moved(x, like)
+    return moved(x, like)
 
 
 def sent(batches: Iterable[Any], like: Tensor | None) -> Iterator[Any]:
@@ -67,7 +67,7 @@ def _over_a_stream(like: Tensor) -> tuple[Callable[[Any], Any], Callable[[Any], 
         if not is_rows(batch) or data_of(batch).device == like.device:
             return batch
         with torch.cuda.stream(stream):
-            return _moved(each(Tensor.pin_memory, batch), like, non_blocking=True)
+            return moved(each(Tensor.pin_memory, batch), like, non_blocking=True)
 
     def receive(batch: Any) -> Any:
         if not is_rows(batch):
@@ -76,16 +76,9 @@ def _over_a_stream(like: Tensor) -> tuple[Callable[[Any], Any], Callable[[Any], 
         current.wait_stream(stream)
         for tensor in tensors(batch):
             tensor.record_stream(current)  # its memory is not another's until this stream is done with it
-        return _moved(batch, like)
+        return moved(batch, like)
 
     return send, receive
-
-
-def _moved(x: Rows, like: Tensor, **options: Any) -> Rows:
-    if isinstance(x, Tensor):
-        return x.to(like, **options)
-    others = (t.to(like, **options) if t.is_floating_point() else t.to(like.device, **options) for t in x[1:])
-    return (x[0].to(like, **options), *others)
 
 
 def _free(device: torch.device) -> float:

@@ -22,7 +22,7 @@ from pyrovae.metrics.information import mutual_information
 from pyrovae.metrics.latent_codes import Occupancy, codes, spike_occupancy
 from pyrovae.metrics.probe import probe_accuracy
 from pyrovae.metrics.sparsity import exact_zeros, gini, hoyer, l0, treves_rolls
-from pyrovae.rows import Rows, cut, data_of, each, num_rows, tensors
+from pyrovae.rows import Rows, cut, data_of, each, moved, num_rows, tensors
 from pyrovae.vae import VAE, evaluating
 
 __all__ = ["Summary", "summary"]
@@ -274,11 +274,7 @@ class _Parts:
 
 def _codes(vae: VAE, x: Rows, kind: str) -> Tensor:
     like = next(vae.parameters())
-
-    def here(table: Tensor) -> Tensor:
-        return table.to(like) if table.is_floating_point() else table.to(like.device)
-
-    return torch.cat([codes(vae, each(here, rows), kind, MEAN_DRAWS) for rows in cut(x, ROWS)])
+    return torch.cat([codes(vae, moved(rows, like), kind, MEAN_DRAWS) for rows in cut(x, ROWS)])
 
 
 def _is_discrete(vae: VAE, x: Rows) -> bool:

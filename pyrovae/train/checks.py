@@ -145,7 +145,7 @@ def num_tensors(vae: VAE | Game | Pair) -> int:
 def _num_required(function: Any) -> int:
     """Its positional arguments without a default."""
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(getattr(function, "forward", function)).parameters.values()
+    parameters = guards.signature(function).parameters.values()
     return sum(p.kind in positional and p.default is p.empty for p in parameters)
 
 
