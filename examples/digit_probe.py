@@ -1,4 +1,4 @@
-"""The classifier of digits that 10_gan.py and 11_adversarial_autoencoder.py look at draws with."""
+"""The classifier of digits that the examples 10, 11 and 19 look at draws with."""
 
 from __future__ import annotations
 

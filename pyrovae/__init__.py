@@ -8,6 +8,7 @@ The pipeline, in the order of the rooms::
     likelihoods  p(x|z)                             pv.likelihoods.Bernoulli(network)
     guides       q(z|x)                             pv.guides.Laplace(network, 16)
     vae          model(x) and guide(x) for Pyro     pv.VAE(prior, likelihood, guide)
+    conditional  model(x, y) and guide(x, y)        pv.ConditionalVAE(..., num_labels=10)
     build        the same from names                pv.build_vae((64,), 16, prior="laplace")
     objectives   bounds that Pyro's SVI descends    pv.ELBO(beta=pv.warmup(5))
     optim        optimizers, and rates that move    pv.optim.adam(lr=1e-3)
@@ -39,6 +40,7 @@ from pyrovae import (
 )
 from pyrovae.adversarial import GAN, AdversarialAutoencoder
 from pyrovae.build import build_vae, load, save
+from pyrovae.conditional import ConditionalVAE
 from pyrovae.infer import SVI
 from pyrovae.objectives import ELBO, IWAE, L1, L2, MMD, DReG, Renyi, TotalCorrelation, constant, cyclical, warmup
 from pyrovae.train import fit
@@ -56,6 +58,7 @@ __all__ = [
     "SVI",
     "VAE",
     "AdversarialAutoencoder",
+    "ConditionalVAE",
     "DReG",
     "Renyi",
     "TotalCorrelation",

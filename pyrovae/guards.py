@@ -42,6 +42,8 @@ from torch.distributions import constraints
 __all__ = [
     "GuideSites",
     "ModelSites",
+    "check_arguments",
+    "check_labels",
     "check_parts",
     "check_shared",
     "check_sites",
@@ -51,6 +53,7 @@ __all__ = [
     "has_own_score_parts",
     "register",
     "same_support",
+    "signature",
     "unchecked",
 ]
 
@@ -92,6 +95,45 @@ def check_tensors(module: nn.Module, x: torch.Tensor | None = None) -> None:
                 f"x is {x.dtype} on {x.device}, the {type(module).__name__} {dtype} on {device}: "
                 f"x.to(next(vae.parameters()))"
             )
+
+
+def check_labels(y: Any, num_labels: int, num_rows: int | None = None, like: torch.Tensor | None = None) -> None:
+    """Refuse what is no label of each row, a whole number below ``num_labels`` on the device of ``like``."""
+    if not _checks:
+        return
+    rows = "one for each row" if num_rows is None else f"one for each of {num_rows} rows"
+    expected = f"y must be labels, {rows}, whole numbers from 0 to {num_labels - 1}"
+    if not isinstance(y, torch.Tensor):
+        raise ValueError(f"{expected}, got {y!r}")
+    whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
+    if not whole or y.dim() != 1 or num_rows not in (None, len(y)):
+        raise ValueError(f"{expected}, got {y.dtype} of shape {tuple(y.shape)}")
+    if like is not None and y.device != like.device:
+        raise ValueError(f"y is on {y.device}, the data or their code on {like.device}: y.to(x.device)")
+    bad = ((y < 0) | (y >= num_labels)).nonzero()
+    if len(bad):
+        raise ValueError(f"{expected}, got {y[bad[0, 0]].item()} at index {bad[0, 0].item()}")
+
+
+def check_arguments(name: str, x: tuple[Any, ...], **functions: Any) -> None:
+    """Refuse more or fewer tensors of a datum than model and guide can be called with."""
+    for what, function in functions.items() if _checks else ():
+        takes = signature(function)
+        try:
+            takes.bind(*x)
+        except TypeError as error:
+            count = f"{len(x)} tensors" if len(x) > 1 else "one tensor"
+            raise ValueError(
+                f"{name} has {count} for each datum, and the {what} takes ({', '.join(takes.parameters)})"
+            ) from error
+
+
+def signature(function: Any) -> inspect.Signature:
+    """That of a function or a module; of what does not say its own, as a function in a Pyro handler, ``(*args)``."""
+    try:
+        return inspect.signature(getattr(function, "forward", function))
+    except ValueError:
+        return inspect.signature(lambda *args: None)
 
 
 def register(module: nn.Module) -> None:
@@ -158,8 +200,11 @@ def check_parts(**parts: Any) -> None:
             raise ValueError(f"{what} {type(part).__name__} must define forward(), as the {what}s of pyrovae do")
 
 
-def check_widths(prior: Any, likelihood: Any, guide: Any) -> None:
-    """Refuse codes of different widths where all that is needed is known; the first step sees the rest."""
+def check_widths(prior: Any, likelihood: Any, guide: Any, num_labels: int = 0) -> None:
+    """Refuse codes of different widths where all that is needed is known; the first step sees the rest.
+
+    The network of the likelihood reads ``num_labels`` columns after the code.
+    """
     shape = getattr(prior, "event_shape", None)
     dim, reads = getattr(guide, "dim", None), getattr(getattr(likelihood, "network", None), "in_shape", None)
     widths = {}
@@ -172,6 +217,11 @@ def check_widths(prior: Any, likelihood: Any, guide: Any) -> None:
     got = f"prior {type(prior).__name__}: distribution() has event_shape {tuple(shape)}"
     if len(shape) == 0:
         raise ValueError(f"{got}, expected {next(iter(widths.values()), '(D,)')}: add .to_event(1)")
+    if reads is not None and num_labels:
+        whose, width = widths.popitem()
+        columns = (*shape[:-1], shape[-1] + num_labels)
+        if width != columns:
+            raise ValueError(f"{got}, with {num_labels} labels beside it {columns}, {whose} {width}")
     if any(tuple(shape) != width for width in widths.values()):
         raise ValueError(f"{got}, {', '.join(f'{what} {width}' for what, width in widths.items())}")
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from pyrovae import plots
 from pyrovae.build import load, read_config
 from pyrovae.data import Data, Standardization, binarized, rows
+from pyrovae.rows import Rows, data_of, moved
 from pyrovae.train import History
 from pyrovae.vae import VAE
 
@@ -32,6 +33,7 @@ __all__ = [
     "check_width",
     "data_rows",
     "device",
+    "held_out",
     "importing_from_here",
     "load_run",
     "new_comparison",
@@ -177,6 +179,11 @@ def data_rows(run: Path, config: dict[str, Any], data: str | None = None) -> Ten
     return x if standardized is None else standardized(x)
 
 
+def held_out(vae: VAE, dataset: Data) -> Rows:
+    """The test set as the model takes it, with its labels or without, where the model is."""
+    return moved(dataset.labelled("test") if vae.num_labels else dataset.test, next(vae.parameters()))
+
+
 def check_width(run: Path, config: dict[str, Any], x: Tensor) -> None:
     got, expected = x[0].numel(), math.prod(config["model"]["event_shape"])
     if got != expected:
@@ -185,7 +192,7 @@ def check_width(run: Path, config: dict[str, Any], x: Tensor) -> None:
 
 def write_figures(folder: Path, vae: VAE, dataset: Data, history: History) -> None:
     folder.mkdir()
-    x = dataset.test.to(next(vae.parameters()))
+    x = held_out(vae, dataset)
     plots.loss_curves(history).savefig(folder / "loss.png")
     units = dataset.standardization
     figure = plots.reconstructions(vae, x, dataset.image_shape)
@@ -193,9 +200,9 @@ def write_figures(folder: Path, vae: VAE, dataset: Data, history: History) -> No
         figure.suptitle("standardised data: multiples of each column's standard deviation", fontsize=8)
     figure.savefig(folder / "reconstructions.png")
     if not getattr(vae.prior, "improper", False):  # which has no draws
-        if dataset.image_shape is None and x.dim() == 2:
+        if dataset.image_shape is None and dataset.test.dim() == 2 and not vae.num_labels:
             own = units.inverse if units is not None else torch.clone
-            figure = plots.column_histograms(own(x), own(vae.sample(max(len(x), 1000))))
+            figure = plots.column_histograms(own(data_of(x)), own(vae.sample(max(len(dataset.test), 1000))))
         else:
             figure = plots.prior_samples(vae, image_shape=dataset.image_shape)
         figure.savefig(folder / "prior_samples.png")

@@ -12,6 +12,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyrovae import guards
+from pyrovae.rows import cut
 
 __all__ = ["VAE", "by_rows", "evaluating"]
 
@@ -33,9 +34,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
                 submodule.training = training
 
 
-def by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``function(x)``, a row of it for each of x, in passes of at most ROWS rows."""
-    return function(x) if len(x) <= ROWS else torch.cat([function(rows) for rows in x.split(ROWS)])
+def by_rows(function: Callable[..., Tensor], *x: Tensor) -> Tensor:
+    """``function(*x)``, a row of it for each of x, in passes of at most ROWS rows."""
+    return function(*x) if len(x[0]) <= ROWS else torch.cat([function(*rows) for rows in cut(x, ROWS)])
 
 
 class VAE(nn.Module):
@@ -63,12 +64,13 @@ class VAE(nn.Module):
     """
 
     config: dict[str, Any] | None = None  # what build_vae was called with, from which load() builds it again
+    num_labels = 0  # columns that the decoder reads after z: those of a ConditionalVAE
 
     def __init__(self, prior: nn.Module, likelihood: nn.Module, guide: nn.Module, num_data: int | None = None) -> None:
         super().__init__()
         guards.check_parts(prior=prior, likelihood=likelihood, guide=guide)
         guards.check_support(prior, guide)
-        guards.check_widths(prior, likelihood, guide)
+        guards.check_widths(prior, likelihood, guide, self.num_labels)
         guards.check_shared(prior, guide, num_data)
         self.prior = prior
         self.likelihood = likelihood

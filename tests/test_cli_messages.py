@@ -40,6 +40,11 @@ BAD = {
     f"fit real.csv {TINY} --latent-dim abc --out out": r"'--latent-dim': 'abc' is not a whole number\.$",
     f"fit real.csv {TINY} --beta abc --out out": r"'--beta': 'abc' is not a number\.$",
     f"fit decimals.csv {TINY} --out out": r"row 2 column 1 is not a number: '1,5'; decimals take a point$",
+    f"fit real.csv {TINY} --conditional --out out": "--conditional needs the label of each datum, .* has none$",
+    f"fit digits {TINY} --conditional --prior vamp --out out": "prior 'vamp' runs the encoder at inputs without "
+    "labels, got num_labels = 10$",
+    f"compare digits {TINY} --conditional --out out": "No such option '--conditional'",
+    "sample run --label 3 --out x.npy": "--label 3: the labels of run 'run' are none: it is not conditional$",
     "encode run real.csv": "data has 5 values per row, the model of 'run' takes 64$",
 }
 
@@ -58,7 +63,7 @@ def desk(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("command", "message"), BAD.items())
 def test_the_line_points_the_right_way(command, message, desk, capsys):
-    if command.startswith("encode"):
+    if command.startswith(("encode", "sample")):
         vae = pv.build_vae((64,), 2, hidden=(8,))
         pv.save(vae, "run", data={"name": "digits", "binarize": "dynamic", "seed": 0, "data_dir": None})
     assert pyrovae(command) == 2

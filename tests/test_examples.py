@@ -51,6 +51,10 @@ ROWS: dict[str, tuple[list[str], str]] = {
     "16_anomalies.py": (["--out", "anomalies.png"], "least area under the ROC curve, likelihood ratio: {}"),
     "17_interpolation.py": (["--out", "interpolation.png"], "coordinates in use by a digit: {} of 32"),
     "18_few_labels.py": (["--out", "few_labels.png"], "right with 100 labels, sparse codes minus pixels: {} of 1"),
+    "19_conditional_vae.py": (
+        ["--out", "conditional.png"],
+        "test digits named rightly by the largest log p(x|y): {} of 1",
+    ),
     "benchmarks/epochs.py": ([], "seconds per epoch, pyrovae, not compiled over {name}: {}"),
     "benchmarks/likelihood.py": ([], "seconds, pyrovae over {name}: {}"),
     "benchmarks/precision.py": ([], "test ELBO, bfloat16 less float32: {} nats"),

@@ -13,8 +13,9 @@ from pyrovae import guards, likelihoods, priors
 from pyrovae.build.networks import networks
 from pyrovae.build.parts import by_name_or_path, corruption, made, matching_guide, name_and_options
 from pyrovae.build.tables import GUIDES, LIKELIHOODS, NETWORKS, PRIORS
+from pyrovae.conditional import ConditionalVAE
 from pyrovae.names import by_name, check_options
-from pyrovae.nn import Corrupted, Filled
+from pyrovae.nn import Corrupted, Filled, Labelled
 from pyrovae.vae import VAE
 
 __all__ = ["build_vae"]
@@ -40,6 +41,7 @@ def build_vae(
     residual: int = 0,
     corrupt: str | None = None,
     missing: bool = False,
+    num_labels: int | None = None,
 ) -> VAE:
     """A VAE from names: prior, a guide that fits it, likelihood, and the two networks.
 
@@ -72,10 +74,14 @@ def build_vae(
             The likelihood scores x itself, and in ``eval`` mode the encoder sees it too.
         missing: Whether data have holes, which are NaN: the likelihood is :class:`~pyrovae.likelihoods.Masked`, and the
             encoder reads 0 there, :class:`~pyrovae.nn.Filled`.
+        num_labels: Makes a :class:`~pyrovae.ConditionalVAE` of data with so many labels, whose networks read the label
+            too; of ``"mlp"`` and ``"conv"``, and of any prior but ``"vamp"``.
 
     Raises: ValueError for an unknown name, with the nearest known one, for ``"vamp"`` without inputs or with batch
         normalisation, for a prior with shared sites without ``num_data``, and for an option that the networks lack.
     """
+    if num_labels is not None and (not isinstance(num_labels, int) or num_labels < 2):
+        raise ValueError(f"num_labels must be a whole number, at least 2, got {num_labels!r}")
     event_shape, hidden = _whole("event_shape", event_shape, "(64,)"), _whole("hidden", hidden, "(400,)")
     if not isinstance(latent_dim, int) or latent_dim < 1:
         raise ValueError(f"latent_dim must be a positive whole number, got {latent_dim!r}")
@@ -93,6 +99,8 @@ def build_vae(
             raise ValueError(f"num_components is of the priors mixture and vamp, got it with prior {prior!r}")
         prior_options.setdefault("num_components", num_components)
     if prior_name == "vamp":  # it is made of the guide
+        if num_labels is not None:
+            raise ValueError(f"prior 'vamp' runs the encoder at inputs without labels, got num_labels = {num_labels}")
         if norm == "batch" or network == "gru":
             why = "whose batch statistics its pseudo-inputs would change" if norm else "whose symbols have no gradient"
             raise ValueError(f"prior 'vamp' runs the encoder, {why}: norm {norm!r}, network {network!r}")
@@ -113,10 +121,21 @@ def build_vae(
         )
     symbols = num_classes if likelihood_class in SYMBOLS else None
     encoder, decoder = networks(
-        network, event_shape, latent_dim, hidden, symbols, residual=residual, norm=norm, dropout=dropout
+        network,
+        event_shape,
+        latent_dim,
+        hidden,
+        symbols,
+        residual=residual,
+        num_labels=num_labels or 0,
+        norm=norm,
+        dropout=dropout,
     )
-    if corrupt is not None:
-        encoder = Corrupted(encoder, corruption(corrupt))
+    damage = None if corrupt is None else corruption(corrupt)
+    if num_labels is not None:
+        encoder = Labelled(encoder, event_shape, num_labels, damage)
+    elif damage is not None:
+        encoder = Corrupted(encoder, damage)
     likelihood_module = made("likelihood", likelihood_name, LIKELIHOODS, decoder, **likelihood_options)
     if missing:
         likelihood_module = likelihoods.Masked(likelihood_module)  # type: ignore[arg-type]  # it says so where it is none
@@ -126,7 +145,8 @@ def build_vae(
         bounds = (0.0, 1.0) if likelihood_name in UNIT_INTERVAL else None
         prior_module = priors.Vamp(guide_module, num_components, inputs=inputs, bounds=bounds)  # type: ignore[arg-type]  # checked above
     guards.check_support(prior_module, guide_module, GUIDES)
-    vae = VAE(prior_module, likelihood_module, guide_module, num_data)
+    parts = prior_module, likelihood_module, guide_module
+    vae = VAE(*parts, num_data) if num_labels is None else ConditionalVAE(*parts, num_labels, num_data)
     vae.config = {
         "event_shape": list(event_shape),
         "latent_dim": latent_dim,
@@ -143,6 +163,7 @@ def build_vae(
         "residual": residual,
         "corrupt": corrupt,
         "missing": missing,
+        "num_labels": num_labels,
     }
     return vae
 

@@ -19,6 +19,7 @@ def networks(
     hidden: tuple[int, ...],
     num_classes: int | None = None,
     residual: int = 0,
+    num_labels: int = 0,
     **options: Any,
 ) -> tuple[nn.Module, nn.Module]:
     """An encoder of data and a decoder of codes.
@@ -30,10 +31,15 @@ def networks(
         hidden: Width of each hidden layer of the encoder, in reverse those of the decoder.
         num_classes: Where data are symbols: the decoder says so many logits for each.
         residual: Residual blocks for each size of the image, in ``"conv"``.
+        num_labels: Columns of a label that both read too: the encoder as more channels of an image, or after its
+            numbers, the decoder after the code.
         options: ``norm`` and ``dropout`` of the layers.
 
     Raises: ValueError for an option that the network lacks, or a shape that is not for it.
     """
+    if num_labels and network in ("dictionary", "gru"):
+        why = "whose atoms all have unit norm" if network == "dictionary" else "which reads symbols alone"
+        raise ValueError(f'num_labels is of the networks "mlp" and "conv", got {num_labels} with "{network}", {why}')
     if network == "gru":
         if len(event_shape) != 1 or num_classes is None:
             raise ValueError(
@@ -51,12 +57,16 @@ def networks(
     if network == "conv":
         if len(event_shape) != 3 or num_classes is not None:
             raise ValueError(f'network "conv" needs images (channels, height, width), got event_shape {event_shape}')
-        image, options = (event_shape[0], event_shape[1], event_shape[2]), {**options, "residual": residual}
-        width = hidden[-1]
-        return ConvEncoder(image, hidden=width, **options), ConvDecoder(latent_dim, image, hidden=width, **options)
+        channels, height, width = event_shape
+        options |= {"residual": residual, "hidden": hidden[-1]}
+        return (
+            ConvEncoder((channels + num_labels, height, width), **options),
+            ConvDecoder(latent_dim + num_labels, (channels, height, width), **options),
+        )
     if residual:
         raise ValueError(f'residual is of network "conv", got {residual} with network {network!r}')
     out_shape = event_shape if num_classes is None else (math.prod(event_shape) * num_classes,)
+    encoder = MLP(math.prod(event_shape) + num_labels if num_labels else event_shape, hidden, **options)
     if network == "dictionary":
-        return MLP(event_shape, hidden, **options), Dictionary(latent_dim, out_shape, unit_norm=True)
-    return MLP(event_shape, hidden, **options), MLP(latent_dim, hidden[::-1], out_shape, **options)
+        return encoder, Dictionary(latent_dim, out_shape, unit_norm=True)
+    return encoder, MLP(latent_dim + num_labels, hidden[::-1], out_shape, **options)

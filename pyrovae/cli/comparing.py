@@ -73,7 +73,7 @@ def _parameters() -> list[click.Parameter]:
         "lr": f"Learning rate, or search: by short runs, once for all seeds.  [default: search where --optim is a "
         f"list, else {USUAL_LR:g}]",
     }
-    parameters = [copy.copy(parameter) for parameter in fit.params]
+    parameters = [copy.copy(parameter) for parameter in fit.params if parameter.name != "conditional"]
     for option in parameters:
         if not isinstance(option, click.Option):
             continue

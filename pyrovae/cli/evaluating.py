@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 import torch
-from torch import Tensor
 
 import pyrovae as pv
 from pyrovae import runs
@@ -17,6 +16,7 @@ from pyrovae.cli.sections import print_summary
 from pyrovae.cli.using import device_option, run_argument
 from pyrovae.data import Data
 from pyrovae.metrics import Summary
+from pyrovae.rows import Rows, each, num_rows
 from pyrovae.vae import VAE
 
 __all__ = ["evaluate"]
@@ -64,10 +64,11 @@ def evaluate(run: Path, num_samples: int | None, codes: str, ais: int | None, se
     check_support(vae, dataset, lambda: pv.data.rows(**source))
     describe(dataset, vae, source["binarize"])
     describe_standardization(dataset)
-    x = dataset.test.to(next(vae.parameters()))
-    num_samples = num_samples or importance_samples(len(x))
+    x = runs.held_out(vae, dataset)
+    num_samples = num_samples or importance_samples(num_rows(x))
     labelled = {"train", "test"} <= set(dataset.labels)
-    train = seen_by_the_model(dataset, seed)
+    seen = seen_by_the_model(dataset, seed)
+    train: Rows = (seen, dataset.labels["train"]) if vae.num_labels else seen
     torch.manual_seed(seed)
     measured = pv.metrics.summary(
         vae,
@@ -88,13 +89,13 @@ def evaluate(run: Path, num_samples: int | None, codes: str, ais: int | None, se
     click.echo(f"written in {run}: metrics.json, and in figures/ {', '.join(f'{name}.png' for name in figures)}")
 
 
-def _figures(vae: VAE, x: Tensor, dataset: Data, measured: Summary) -> dict[str, Any]:
+def _figures(vae: VAE, x: Rows, dataset: Data, measured: Summary) -> dict[str, Any]:
     """The pictures that apply to the model, by name."""
-    atoms, runs_of_codes = pv.metrics.decoder_atoms(vae, x, num=32), pv.metrics.traversals(vae, x)
-    figures = {
-        "decoder_atoms": pv.plots.decoder_atoms(atoms, dataset.image_shape),
-        "traversals": pv.plots.traversals(runs_of_codes, dataset.image_shape),
-    }
+    figures = {}
+    if not isinstance(x, tuple):  # a decoder that reads labels too has atoms for each of them
+        atoms, runs_of_codes = pv.metrics.decoder_atoms(vae, x, num=32), pv.metrics.traversals(vae, x)
+        figures["decoder_atoms"] = pv.plots.decoder_atoms(atoms, dataset.image_shape)
+        figures["traversals"] = pv.plots.traversals(runs_of_codes, dataset.image_shape)
     if measured.kl is not None:
         figures["kl_spectrum"] = pv.plots.kl_spectrum(measured.kl)
     if measured.occupancy is not None:
@@ -102,7 +103,8 @@ def _figures(vae: VAE, x: Tensor, dataset: Data, measured: Summary) -> dict[str,
     if measured.ranks is not None:
         figures["sbc_ranks"] = pv.plots.sbc_ranks(measured.ranks)
     if measured.numbers["elbo"] is not None:
-        rows = x[torch.randperm(len(x))[:CURVE_DATA].to(x.device)]
+        some = torch.randperm(num_rows(x))[:CURVE_DATA]
+        rows = each(lambda table: table[some.to(table.device)], x)
         most = measured.numbers["num_samples"]
         curve = pv.metrics.importance_curve(vae, rows, sorted({*(k for k in CURVE if k < most), most}))
         figures["importance_curve"] = pv.plots.importance_curve(curve, pv.metrics.elbo(vae, rows))

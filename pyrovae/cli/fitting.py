@@ -100,6 +100,9 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 @click.option(
     "--missing", is_flag=True, help="Take NaN, and empty cells of a .csv, for values that are missing; model the rest."
 )
+@click.option(
+    "--conditional", is_flag=True, help="A model of x given its label, of data with labels: digits and (fashion-)mnist."
+)
 @click.option("--epochs", type=click.IntRange(1), help="[default: 200 for digits, 20 for mnist and patches, 100 else]")
 @click.option("--patience", type=click.IntRange(1), help="Stop after so many epochs without a better validation loss.")
 @click.option(

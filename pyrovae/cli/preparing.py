@@ -94,6 +94,7 @@ def prepare(data: str, options: dict[str, Any], weights_seed: int | None = None)
             residual=options["residual"],
             corrupt=options["corrupt"],
             missing=options["missing"],
+            num_labels=_num_labels(dataset) if options.get("conditional") else None,
         ).to(device)
     asked = (data, options["data_dir"], binarize, options["seed"], options["missing"])
     check_support(vae, dataset, lambda: pv.data.rows(*asked))
@@ -259,6 +260,15 @@ def _num_classes(dataset: Data, likelihood: str) -> int | None:
     if likelihood.partition(":")[0] not in ("categorical", "autoregressive"):
         return None
     return 1 + int(max(part.nan_to_num().max() for part in (dataset.train, dataset.val, dataset.test)))
+
+
+def _num_labels(dataset: Data) -> int:
+    if not {"train", "val", "test"} <= set(dataset.labels):
+        raise ValueError(
+            f"--conditional needs the label of each datum, as digits, mnist and fashion-mnist have it; "
+            f"{dataset.name} has none"
+        )
+    return 1 + int(max(labels.max() for labels in dataset.labels.values()))
 
 
 def check_support(vae: VAE, dataset: Data, rows: Callable[[], Tensor]) -> None:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 import pyrovae as pv
+from pyrovae import runs
 from pyrovae.data import Data
+from pyrovae.rows import num_rows
 from pyrovae.vae import VAE
 
 __all__ = [
@@ -35,8 +37,9 @@ def describe(dataset: Data, vae: VAE, binarize: str | None) -> None:
     parameters = sum(parameter.numel() for parameter in vae.parameters())
     hidden = "-".join(map(str, config["hidden"]))
     damage = f", corruption {config['corrupt']}" if config.get("corrupt") else ""
+    what = f"VAE given one of {vae.num_labels} labels" if vae.num_labels else "VAE"
     click.echo(
-        f"VAE: {config['prior']} prior on {config['latent_dim']} coordinates, {config['guide']} guide, "
+        f"{what}: {config['prior']} prior on {config['latent_dim']} coordinates, {config['guide']} guide, "
         f"{config['likelihood']} likelihood, {config['network']} of hidden {hidden}, {parameters:,} parameters{damage}"
     )
 
@@ -51,9 +54,9 @@ def describe_data(dataset: Data, binarize: str | None) -> None:
 
 def measure(vae: VAE, dataset: Data, num_samples: int | None, seed: int) -> dict[str, Any]:
     """The numbers of the test set: those of :func:`pyrovae.metrics.evaluate`."""
-    x = dataset.test.to(next(vae.parameters()))
+    x = runs.held_out(vae, dataset)
     torch.manual_seed(seed)
-    return pv.metrics.evaluate(vae, x, num_samples or importance_samples(len(x)))
+    return pv.metrics.evaluate(vae, x, num_samples or importance_samples(num_rows(x)))
 
 
 def importance_samples(num_data: int) -> int:

@@ -10,6 +10,7 @@ import torch
 import pyrovae as pv
 from pyrovae import runs
 from pyrovae.cli.reporting import SEED
+from pyrovae.conditional import ConditionalVAE
 from pyrovae.likelihoods import Likelihood
 
 __all__ = ["device_option", "encode", "impute", "out_option", "overwrite_option", "run_argument", "sample"]
@@ -29,6 +30,8 @@ device_option = click.option("--device", default="cpu", show_default=True, help=
 def encode(run: Path, data: str | None, out: Path | None, overwrite: bool, device: str) -> None:
     """Write the code of every row of DATA (default: the run's own data, in its own order) as a .npy of one row each."""
     vae, config = runs.load_run(run, device)
+    if vae.num_labels:
+        raise ValueError(f"run {str(run)!r} is conditional: its codes need labels too, vae.encode(x, y) in Python")
     x = runs.data_rows(run, config, data)
     if isinstance(vae.likelihood, Likelihood):
         vae.likelihood.check(x)
@@ -77,17 +80,28 @@ def impute(
 @click.command(short_help="New data from the model.")
 @run_argument
 @click.option("-n", "--num", default=64, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option("--label", type=click.IntRange(0), help="Of a conditional run.  [default: each label in turn]")
 @click.option("--mean", is_flag=True, help="The mean of p(x|z) in place of a draw from it.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Of the draws.")
 @out_option
 @overwrite_option
 @device_option
-def sample(run: Path, num: int, mean: bool, seed: int, out: Path | None, overwrite: bool, device: str) -> None:
+def sample(
+    run: Path, num: int, label: int | None, mean: bool, seed: int, out: Path | None, overwrite: bool, device: str
+) -> None:
     """Draw z from the prior of RUN and x from p(x|z); write a .npy of one row each."""
     vae, config = runs.load_run(run, device)
+    if label is not None and label >= vae.num_labels:
+        whole = f"whole numbers from 0 to {vae.num_labels - 1}" if vae.num_labels else "none: it is not conditional"
+        raise ValueError(f"--label {label}: the labels of run {str(run)!r} are {whole}")
     path = runs.new_file(out or run / "samples.npy", overwrite)
     torch.manual_seed(seed)
-    x = vae.decode(vae.sample_prior(num)) if mean else vae.sample(num)
+    if isinstance(vae, ConditionalVAE):
+        y = torch.arange(num, device=device) % vae.num_labels
+        y = y if label is None else torch.full_like(y, label)
+        x = vae.decode(vae.sample_prior(num), y) if mean else vae.sample(y)
+    else:
+        x = vae.decode(vae.sample_prior(num)) if mean else vae.sample(num)
     if (standardization := runs.standardization(config)) is not None:
         x = standardization.inverse(x)
     runs.save_array(path, x.cpu())

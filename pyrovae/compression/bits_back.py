@@ -112,6 +112,8 @@ class _Model:
     """What compressing and decompressing ask a VAE, one row at a time."""
 
     def __init__(self, vae: VAE, event_shape: tuple[int, ...]) -> None:
+        if vae.num_labels:
+            raise ValueError("vae is conditional: labels are not coded here")
         for what, part in (("prior", vae.prior), ("guide", vae.posterior)):
             if hasattr(part, "shared"):
                 raise ValueError(

@@ -10,21 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyrovae.rows import data_of, each, is_rows, moved, tensors
+
 __all__ = ["placed", "sent"]
 
 PART = 0.5  # of the free memory of a device, at most, for a data set
 
 
 def placed(x: Any, like: Tensor | None) -> Any:
-    """A whole tensor in the dtype and on the device of ``like``, itself where it is that already.
+    """Whole tensors in the dtype and on the device of ``like``, themselves where they are that already.
 
-    One that takes more than half of what is free there stays where and what it is; so does what is no tensor.
+    Of several those after the first keep the dtype of whole numbers. What takes more than half of what is free there
+    stays where and what it is; so does what is no tensor.
     """
-    if like is None or not isinstance(x, Tensor):
+    if like is None or not is_rows(x):
         return x
-    if x.device != like.device and x.numel() * like.element_size() > PART * _free(like.device):
+    data = data_of(x)
+    if data.device != like.device and data.numel() * like.element_size() > PART * _free(like.device):
         return x
-    return x.to(like)
+    return moved(x, like)
 
 
 def sent(batches: Iterable[Any], like: Tensor | None) -> Iterator[Any]:
@@ -60,18 +64,19 @@ def _over_a_stream(like: Tensor) -> tuple[Callable[[Any], Any], Callable[[Any], 
     stream = torch.cuda.Stream(like.device)
 
     def send(batch: Any) -> Any:
-        if not isinstance(batch, Tensor) or batch.device == like.device:
+        if not is_rows(batch) or data_of(batch).device == like.device:
             return batch
         with torch.cuda.stream(stream):
-            return batch.pin_memory().to(like, non_blocking=True)
+            return moved(each(Tensor.pin_memory, batch), like, non_blocking=True)
 
     def receive(batch: Any) -> Any:
-        if not isinstance(batch, Tensor):
+        if not is_rows(batch):
             return batch
         current = torch.cuda.current_stream(like.device)
         current.wait_stream(stream)
-        batch.record_stream(current)  # its memory is not another's until this stream is done with it
-        return batch.to(like)
+        for tensor in tensors(batch):
+            tensor.record_stream(current)  # its memory is not another's until this stream is done with it
+        return moved(batch, like)
 
     return send, receive
 

@@ -20,6 +20,7 @@ from pyrovae.data.files import Source, read_images, read_table
 from pyrovae.data.photographs import read_patches
 from pyrovae.data.standardization import Standardization
 from pyrovae.data.vocabulary import Vocabulary
+from pyrovae.rows import Rows, check_rows, cut, data_of, each, is_rows, num_rows, tensors
 
 __all__ = [
     "NAMES",
@@ -73,6 +74,15 @@ class Data:
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one datum."""
         return tuple(self.train.shape[1:])
+
+    def labelled(self, part: str) -> tuple[Tensor, Tensor]:
+        """The rows of ``"train"``, ``"val"`` or ``"test"`` with their labels, as ``model(x, y)`` takes them.
+
+        Raises: ValueError where there are no labels.
+        """
+        if part not in self.labels:
+            raise ValueError(f"data: {self.name} has no labels of its {part} set")
+        return getattr(self, part), self.labels[part]
 
     def reshape(self, event_shape: tuple[int, ...]) -> Data:
         """The same data with each row in another shape."""
@@ -268,36 +278,51 @@ def split(
 
 
 def batches(
-    x: Tensor | Dataset[Any] | Iterable[Any],
+    x: Rows | Dataset[Any] | Iterable[Any],
     batch_size: int = 128,
     *,
     shuffle: bool = True,
     transform: Callable[[Tensor], Tensor] | None = None,
     generator: torch.Generator | None = None,
-) -> Iterator[Tensor]:
-    """One pass over x in batches. A tensor is cut by rows and never copied, a Dataset goes through a DataLoader, and
-    whatever else can be iterated is taken as it is. Of a pair ``(x, label)`` the first is kept.
+    num_tensors: int = 1,
+) -> Iterator[Any]:
+    """One pass over x in batches. A tensor is cut by rows and never copied, a tuple of tensors alike into tuples; a
+    Dataset goes through a DataLoader, and whatever else can be iterated is taken as it is.
 
     Args:
-        x: ``(N, *event_shape)``, a Dataset, or a DataLoader.
+        x: ``(N, *event_shape)``, a tuple of tensors of N rows each, a Dataset, or a DataLoader.
         batch_size: The last batch may be smaller.
         shuffle: Whether the rows come in a new random order.
-        transform: Applied to each batch.
+        transform: Applied to each batch, of several tensors to the first.
         generator: Of the order; None is torch's own.
+        num_tensors: How many are kept of what a Dataset or a loader gives: of ``(x, label)`` the first is, by itself,
+            unless it is 2.
+
+    Raises: ValueError if ``batch_size`` is not positive, or tensors differ in their numbers of rows.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     source: Iterable[Any]
-    if isinstance(x, Tensor):
-        order = torch.randperm(len(x), generator=generator).to(x.device) if shuffle else None
-        source = x.split(batch_size) if order is None else (x.index_select(0, rows) for rows in order.split(batch_size))
+    if is_rows(x):
+        source, num_tensors = _cut(x, batch_size, shuffle, generator), len(tensors(x))  # type: ignore[arg-type]  # is_rows
     elif isinstance(x, Dataset):
         source = DataLoader(x, batch_size, shuffle=shuffle, generator=generator)
     else:
         source = x
     for batch in source:
-        batch = batch[0] if isinstance(batch, (tuple, list)) else batch
-        yield batch if transform is None else transform(batch)
+        if isinstance(batch, (tuple, list)):
+            batch = batch[0] if num_tensors == 1 else tuple(batch[:num_tensors])
+        if transform is not None:
+            batch = (transform(batch[0]), *batch[1:]) if isinstance(batch, tuple) else transform(batch)
+        yield batch
+
+
+def _cut(x: Rows, batch_size: int, shuffle: bool, generator: torch.Generator | None) -> Iterator[Rows]:
+    check_rows("data", x)
+    if not shuffle:
+        return cut(x, batch_size)
+    order = torch.randperm(num_rows(x), generator=generator).to(data_of(x).device)
+    return (each(lambda t, rows=rows: t.index_select(0, rows), x) for rows in order.split(batch_size))  # type: ignore[misc]
 
 
 def _checked(name: str, x: Tensor, missing: bool) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pyrovae.metrics.chains import Path, flips, hamiltonian
 from pyrovae.metrics.draws import Pair, chunks, functions, measuring
+from pyrovae.rows import Rows
 from pyrovae.vae import VAE
 
 __all__ = ["annealed_importance_sampling"]
@@ -28,7 +29,7 @@ FIRST_STEP, PACE, WARM_UP = 0.1, 0.2, 20  # of the adaptation
 
 def annealed_importance_sampling(
     vae: VAE | Pair,
-    x: Tensor,
+    x: Rows,
     num_temperatures: int = 1000,
     num_chains: int = 16,
     num_leapfrog: int = 10,

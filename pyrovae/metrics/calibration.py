@@ -165,6 +165,8 @@ def gate_reliability(vae: VAE, num_data: int = 1000, num_bins: int = 10, num_sam
 
 def _simulate(vae: VAE, num_data: int) -> tuple[Tensor, Tensor]:
     """What the decoder reads and the data it makes; each with its own draw of what all data share."""
+    if vae.num_labels:
+        raise ValueError("vae is conditional: it has no law of labels to simulate data by")
     if hasattr(vae.prior, "shared"):
         z = torch.cat([vae.sample_prior(1) for _ in range(num_data)])
     else:

@@ -13,6 +13,7 @@ from pyrovae.distributions.rectified_normal import nonnegative_with_atom
 from pyrovae.distributions.spike_slab import real_with_atom
 from pyrovae.guards import same_support
 from pyrovae.metrics.draws import Sites, check_points, drawn, local, replayed
+from pyrovae.rows import Rows, num_rows
 
 __all__ = ["ACCEPTANCE", "Path", "State", "flips", "hamiltonian"]
 
@@ -49,7 +50,7 @@ class _Site(NamedTuple):
 class Path:
     """The log-densities of the start and of p(x, z), for K chains of each datum."""
 
-    def __init__(self, model: Any, start: Any, x: Tensor, num_chains: int) -> None:
+    def __init__(self, model: Any, start: Any, x: Rows, num_chains: int) -> None:
         self.model, self.start, self.x, self.num_chains = model, start, x, num_chains
         joint, self.drawn = drawn((model, start), x, num_chains)
         check_points(local(self.drawn))
@@ -59,9 +60,9 @@ class Path:
             transform, has_atom = _unconstrained(name, site["fn"])
             if has_atom and _innermost(site["fn"]).event_shape:
                 raise ValueError(f"site {name!r} of the start has no law of each coordinate, to propose it from")
-            z = site["value"].expand(num_chains, len(x), *site["fn"].event_shape)
+            z = site["value"].expand(num_chains, num_rows(x), *site["fn"].event_shape)
             u = transform.inv(torch.where(z == 0, 1.0, z)) if has_atom else transform.inv(z)
-            flat = u.reshape(num_chains, len(x), -1)
+            flat = u.reshape(num_chains, num_rows(x), -1)
             is_open = (z != 0).reshape(flat.shape) if has_atom else torch.ones_like(flat, dtype=torch.bool)
             parts.append((flat, is_open))
             self.sites[name] = _Site(slice(size, size + flat.shape[-1]), u.shape[2:], transform, has_atom)

@@ -15,12 +15,13 @@ from torch.distributions import LowRankMultivariateNormal, MultivariateNormal
 
 from pyrovae.metrics.draws import Pair, Sites, check_points, chunks, drawn, local, measuring
 from pyrovae.objectives import coordinate_kl
+from pyrovae.rows import Rows, tensors
 from pyrovae.vae import VAE
 
 __all__ = ["active_units", "coefficient_collapse", "kl_per_dimension", "posterior_collapse"]
 
 
-def kl_per_dimension(vae: VAE | Pair, x: Tensor, num_samples: int = 100) -> Tensor:
+def kl_per_dimension(vae: VAE | Pair, x: Rows, num_samples: int = 100) -> Tensor:
     r"""What each coordinate of the code of each datum carries, ``(N, D)``, in nats.
 
     .. math:: KL_j(x) = KL(q(z_j|x) \,\|\, p(z_j)) , \qquad
@@ -48,7 +49,7 @@ def kl_per_dimension(vae: VAE | Pair, x: Tensor, num_samples: int = 100) -> Tens
     return torch.cat(parts)
 
 
-def active_units(vae: VAE, x: Tensor, threshold: float = 0.01, by: str = "variance") -> Tensor:
+def active_units(vae: VAE, x: Rows, threshold: float = 0.01, by: str = "variance") -> Tensor:
     r"""Which latent coordinates follow the data; a mask ``(D,)``.
 
     .. math:: Var_x(E[z_j|x]) > \epsilon \quad (\text{by variance}) , \qquad
@@ -71,10 +72,10 @@ def active_units(vae: VAE, x: Tensor, threshold: float = 0.01, by: str = "varian
         raise ValueError(f"by must be variance or kl, got {by!r}")
     if by == "kl":
         return kl_per_dimension(vae, x).mean(0) > threshold
-    return vae.encode(x).var(0, correction=0) > threshold
+    return vae.encode(*tensors(x)).var(0, correction=0) > threshold
 
 
-def posterior_collapse(vae: VAE | Pair, x: Tensor, threshold: float = 0.01, share: float = 0.95) -> Tensor:
+def posterior_collapse(vae: VAE | Pair, x: Rows, threshold: float = 0.01, share: float = 0.95) -> Tensor:
     r"""The share of coordinates that carry nothing of nearly all data, ``()``: 0 is healthy, 1 is a model that has
     decoded nothing.
 

@@ -12,9 +12,11 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
+from pyrovae import guards
 from pyrovae.compilation import Passes
 from pyrovae.objectives import draw_sites, is_shared
 from pyrovae.objectives.sites import check_observed, check_points, is_point
+from pyrovae.rows import Rows, check_rows, cut, data_of, each, num_rows, tensors
 from pyrovae.vae import VAE, evaluating
 
 __all__ = [
@@ -49,33 +51,37 @@ def functions(vae: VAE | Pair) -> Pair:
     return vae if isinstance(vae, tuple) else (vae.model, vae.guide)
 
 
-def chunks(x: Tensor, num_samples: int, times: int = 1) -> Iterator[tuple[Tensor, list[int]]]:
+def chunks(x: Rows, num_samples: int, times: int = 1) -> Iterator[tuple[Rows, list[int]]]:
     """Rows of x with the numbers of draws to take for them: no tensor of a pass is much larger than times CHUNK."""
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-    if len(x) == 0:
+    check_rows("x", x)
+    if num_rows(x) == 0:
         raise ValueError("x has no rows")
-    passes = max(1, times * CHUNK // max(x[0].numel(), 512))
-    num_rows = min(len(x), passes, max(16, passes // num_samples))
-    num_draws = max(1, passes // num_rows)
+    passes = max(1, times * CHUNK // max(data_of(x)[0].numel(), 512))
+    size = min(num_rows(x), passes, max(16, passes // num_samples))
+    num_draws = max(1, passes // size)
     draws = [min(num_draws, num_samples - done) for done in range(0, num_samples, num_draws)]
-    for rows in x.split(num_rows):
+    for rows in cut(x, size):
         yield rows, draws
 
 
-def drawn(vae: VAE | Pair, x: Tensor, num_draws: int) -> tuple[Sites, Sites]:
+def drawn(vae: VAE | Pair, x: Rows, num_draws: int) -> tuple[Sites, Sites]:
     """The sites of the model and of the guide at ``num_draws`` draws for each datum; log_prob is ``(num_draws, N)``."""
-    model, guide = draw_sites(*functions(vae), (x,), {}, num_draws)
+    pair = functions(vae)
+    if isinstance(x, tuple):
+        guards.check_arguments("x", x, model=pair[0], guide=pair[1])
+    model, guide = draw_sites(*pair, tensors(x), {}, num_draws)
     check_observed(model)
     return _scored(model, guide)
 
 
-def replayed(model: Any, guide: Any, x: Tensor, num_draws: int, sites: Sites) -> tuple[Sites, Sites]:
+def replayed(model: Any, guide: Any, x: Rows, num_draws: int, sites: Sites) -> tuple[Sites, Sites]:
     """As :func:`drawn`, at the values of ``sites``."""
     trace = poutine.Trace()
     for name, site in sites.items():
         trace.add_node(name, **site)
-    return _scored(*draw_sites(model, poutine.replay(guide, trace=trace), (x,), {}, num_draws))
+    return _scored(*draw_sites(model, poutine.replay(guide, trace=trace), tensors(x), {}, num_draws))
 
 
 def _scored(model: Sites, guide: Sites) -> tuple[Sites, Sites]:
@@ -90,36 +96,36 @@ def local(sites: Sites) -> Sites:
     return {name: site for name, site in sites.items() if not is_shared(site)}
 
 
-def weighing(vae: VAE | Pair, x: Tensor, num_samples: int) -> Callable[[Tensor, int], Tensor]:
+def weighing(vae: VAE | Pair, x: Rows, num_samples: int) -> Callable[[Rows, int], Tensor]:
     """:func:`log_weights` for all the :func:`chunks` of x, compiled where there are enough of them."""
-    each = passing(_weighed, vae, x, num_samples)
-    return lambda rows, num_draws: each(rows, num_draws)[0]
+    weighed = passing(_weighed, vae, x, num_samples)
+    return lambda rows, num_draws: weighed(rows, num_draws)[0]
 
 
 def passing(
-    function: Callable[[VAE | Pair, int, Tensor], Sequence[Tensor]], vae: VAE | Pair, x: Tensor, num_samples: int
-) -> Callable[[Tensor, int], Sequence[Tensor]]:
-    """``function(vae, num_draws, rows)`` for all the :func:`chunks` of x, compiled where there are enough of them."""
+    function: Callable[..., Sequence[Tensor]], vae: VAE | Pair, x: Rows, num_samples: int
+) -> Callable[[Rows, int], Sequence[Tensor]]:
+    """``function(vae, num_draws, *tensors)`` for all :func:`chunks` of x, compiled where there are enough of them."""
     module = vae if isinstance(vae, nn.Module) else None
     passes = Counter(k for _, draws in chunks(x, num_samples) for k in draws)
-    each = {k: Passes(partial(function, vae, k), num, module) for k, num in passes.items()}
-    return lambda rows, num_draws: each[num_draws](rows)
+    of_draws = {k: Passes(partial(function, vae, k), num, module) for k, num in passes.items()}
+    return lambda rows, num_draws: of_draws[num_draws](*tensors(rows))
 
 
-def _weighed(vae: VAE | Pair, num_draws: int, x: Tensor) -> tuple[Tensor]:
-    return (log_weights(vae, x, num_draws),)
+def _weighed(vae: VAE | Pair, num_draws: int, *x: Tensor) -> tuple[Tensor]:
+    return (log_weights(vae, x if len(x) > 1 else x[0], num_draws),)
 
 
-def log_weights(vae: VAE | Pair, x: Tensor, num_draws: int) -> Tensor:
+def log_weights(vae: VAE | Pair, x: Rows, num_draws: int) -> Tensor:
     """log p(x, z_k) - log q(z_k|x), ``(num_draws, N)``."""
     model, guide = map(local, drawn(vae, x, num_draws))
     check_points(guide)
     return sum(s["log_prob"] for s in model.values()) - sum(s["log_prob"] for s in guide.values())
 
 
-def point_site(vae: VAE, x: Tensor) -> str | None:
+def point_site(vae: VAE, x: Rows) -> str | None:
     """The first site of the guide that is a point, if there is one."""
     with evaluating(vae):
-        nodes = poutine.trace(vae.guide).get_trace(x[:1]).nodes
+        nodes = poutine.trace(vae.guide).get_trace(*tensors(each(lambda t: t[:1], x))).nodes
     latent = {name: site for name, site in nodes.items() if site["type"] == "sample"}
     return next((name for name, site in local(latent).items() if is_point(site["fn"])), None)

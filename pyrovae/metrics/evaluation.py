@@ -12,12 +12,13 @@ from pyrovae.metrics.draws import point_site
 from pyrovae.metrics.importance import importance_sampling
 from pyrovae.metrics.likelihood import bits_per_dimension, elbo, mean_squared_error
 from pyrovae.metrics.sparsity import Sparsity, exact_zeros, hoyer
+from pyrovae.rows import Rows, data_of, num_rows, tensors
 from pyrovae.vae import VAE
 
 __all__ = ["evaluate", "has_value", "num_observed"]
 
 
-def evaluate(vae: VAE, x: Tensor, num_samples: int = 5000) -> dict[str, Any]:
+def evaluate(vae: VAE, x: Rows, num_samples: int = 5000) -> dict[str, Any]:
     """The numbers of the table that ``pyrovae fit`` ends with; means over the data, in nats per datum.
 
     ``log_likelihood`` is None under a Delta guide, which gives no bound; so are what tells how far to trust it,
@@ -31,7 +32,7 @@ def evaluate(vae: VAE, x: Tensor, num_samples: int = 5000) -> dict[str, Any]:
     See also: :func:`~pyrovae.metrics.summary`, which has these numbers and the dearer ones.
     """
     bound = elbo(vae, x)
-    z = vae.encode(x)
+    z = vae.encode(*tensors(x))
     sparsity = hoyer(z)
     bounded = point_site(vae, x) is None
     weighted = importance_sampling(vae, x, num_samples) if bounded else None
@@ -41,12 +42,14 @@ def evaluate(vae: VAE, x: Tensor, num_samples: int = 5000) -> dict[str, Any]:
         "reconstruction": bound.reconstruction.mean().item(),
         "kl": bound.kl.mean().item(),
         "kl_is_exact": bound.kl_is_exact,
-        "standard_error": bound.elbo.std().item() / math.sqrt(len(x)) if len(x) > 1 else math.nan,
+        "standard_error": bound.elbo.std().item() / math.sqrt(num_rows(x)) if num_rows(x) > 1 else math.nan,
         "log_likelihood": None if mean is None else mean.item(),
         "num_samples": num_samples,
         "effective_sample_size": None if weighted is None else weighted.effective_sample_size.mean().item(),
         "pareto_k": None if weighted is None else _share_above(weighted.pareto_k, 0.7),
-        "bits_per_dimension": None if mean is None else bits_per_dimension(mean * len(x), num_observed(x)).item(),
+        "bits_per_dimension": None
+        if mean is None
+        else bits_per_dimension(mean * num_rows(x), num_observed(data_of(x))).item(),
         "active_units": int(active_units(vae, x).sum()),
         "latent_dim": z.shape[-1],
         "exact_zeros": exact_zeros(z).item(),
@@ -54,7 +57,7 @@ def evaluate(vae: VAE, x: Tensor, num_samples: int = 5000) -> dict[str, Any]:
         "dead_units": sparsity.dead,
         "empty_codes": sparsity.empty,
         "mean_squared_error": mean_squared_error(vae, x).nanmean().item(),
-        "num_data": len(x),
+        "num_data": num_rows(x),
     }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pyrovae.metrics.collapse import active_units
 from pyrovae.metrics.latent_codes import nonzero_probability
+from pyrovae.rows import Rows, data_of, moved
 from pyrovae.vae import VAE
 
 __all__ = ["CollapseWarning", "DeadGates", "HealthCheck", "dead_gates"]
@@ -24,7 +25,7 @@ class DeadGates(NamedTuple):
     open: Tensor
 
 
-def dead_gates(vae: VAE, x: Tensor, threshold: float = 0.01) -> DeadGates:
+def dead_gates(vae: VAE, x: Rows, threshold: float = 0.01) -> DeadGates:
     r"""Gates that do not follow the data: :math:`q(z_j \ne 0|x)` is below the threshold for all x, or above 1 - it.
 
     Args:
@@ -55,7 +56,7 @@ class HealthCheck:
     state is changed: a run has the same weights with it and without.
 
     Args:
-        x: Data to look at, ``(N, *event_shape)``; a few hundred rows are enough.
+        x: Data to look at, ``(N, *event_shape)`` or ``(x, y)``; a few hundred rows are enough.
         every: Look at every so many epochs.
         by: What an active unit is, ``"kl"`` or ``"variance"``: see :func:`active_units`. None is the first, or the
             second where prior or guide has no independent coordinates.
@@ -72,7 +73,7 @@ class HealthCheck:
     """
 
     def __init__(
-        self, x: Tensor, every: int = 1, by: str | None = None, threshold: float = 0.01, shrink: float = 0.5
+        self, x: Rows, every: int = 1, by: str | None = None, threshold: float = 0.01, shrink: float = 0.5
     ) -> None:
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"every must be a positive whole number, got {every!r}")
@@ -91,15 +92,15 @@ class HealthCheck:
         if epoch % self.every:
             return
         parameter = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
-        x = self.x if parameter is None else self.x.to(parameter)
-        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+        x = self.x if parameter is None else moved(self.x, parameter)
+        with torch.random.fork_rng([data_of(x).device] if data_of(x).is_cuda else []):
             problems = list(self._problems(vae, x, epoch))
         for kind, text in problems:
             if kind not in self._told:
                 self._told.add(kind)
                 warnings.warn(f"epoch {epoch}: {text}", CollapseWarning, stacklevel=2)
 
-    def _problems(self, vae: VAE, x: Tensor, epoch: int) -> Iterator[tuple[str, str]]:
+    def _problems(self, vae: VAE, x: Rows, epoch: int) -> Iterator[tuple[str, str]]:
         mask = self._active(vae, x)
         now = self.active[epoch] = int(mask.sum())
         most = max(self.active.values())
@@ -116,7 +117,7 @@ class HealthCheck:
             if open_.all():
                 yield "open", "every gate is open for all data: no code has a zero; lower the prior's activity"
 
-    def _active(self, vae: VAE, x: Tensor) -> Tensor:
+    def _active(self, vae: VAE, x: Rows) -> Tensor:
         if self.by is None:
             try:
                 return active_units(vae, x, self.threshold, "kl")

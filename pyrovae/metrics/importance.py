@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.metrics.draws import Pair, chunks, measuring, weighing
+from pyrovae.rows import Rows, num_rows
 from pyrovae.vae import VAE
 
 __all__ = ["ImportanceSampling", "importance_curve", "importance_sampling", "pareto_k"]
@@ -29,7 +30,7 @@ class ImportanceSampling(NamedTuple):
     pareto_k: Tensor
 
 
-def importance_sampling(vae: VAE | Pair, x: Tensor, num_samples: int = 5000) -> ImportanceSampling:
+def importance_sampling(vae: VAE | Pair, x: Rows, num_samples: int = 5000) -> ImportanceSampling:
     r"""The importance-weighted bound on log p(x) of each datum, with its diagnostics.
 
     .. math::
@@ -74,9 +75,7 @@ def importance_sampling(vae: VAE | Pair, x: Tensor, num_samples: int = 5000) -> 
     return ImportanceSampling(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def importance_curve(
-    vae: VAE | Pair, x: Tensor, num_samples: Sequence[int] = (1, 5, 50, 500, 5000)
-) -> dict[int, Tensor]:
+def importance_curve(vae: VAE | Pair, x: Rows, num_samples: Sequence[int] = (1, 5, 50, 500, 5000)) -> dict[int, Tensor]:
     r"""The importance-weighted bound of each datum for several numbers of draws, ``(N,)`` each, from one set of draws.
 
     .. math:: L_K = \frac{1}{G} \sum_{g=1}^G \log \frac{1}{K} \sum_{k=1}^K w_{gk} , \qquad
@@ -105,7 +104,7 @@ def importance_curve(
         for rows, draws in chunks(x, max(num_samples)):
             log_w = torch.cat([log_weights(rows, k) for k in draws])
             for k, values in curve.items():
-                groups = log_w[: len(log_w) // k * k].reshape(-1, k, len(rows))
+                groups = log_w[: len(log_w) // k * k].reshape(-1, k, num_rows(rows))
                 values.append((groups.logsumexp(1) - math.log(k)).mean(0))
     return {k: torch.cat(values) for k, values in curve.items()}
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from pyrovae.metrics.draws import Pair, check_points, chunks, drawn, local, measuring, passing
+from pyrovae.rows import Rows, data_of
 from pyrovae.vae import VAE
 
 __all__ = ["impute"]
 
 
-def impute(vae: VAE | Pair, x: Tensor, num_samples: int = 1000) -> Tensor:
+def impute(vae: VAE | Pair, x: Rows, num_samples: int = 1000) -> Tensor:
     r"""x with each hole filled by its mean given what is observed of that datum, :math:`E[x_{mis}|x_{obs}]`.
 
     .. math::
@@ -27,7 +28,7 @@ def impute(vae: VAE | Pair, x: Tensor, num_samples: int = 1000) -> Tensor:
     Args:
         vae: A VAE with a :class:`~pyrovae.likelihoods.Masked` likelihood, or a pair ``(model, guide)`` that takes
             holes.
-        x: ``(N, *event_shape)``, NaN where it is missing.
+        x: ``(N, *event_shape)``, NaN where it is missing; with labels ``(x, y)``.
         num_samples: :math:`K`.
 
     Shape: that of x, which is kept where it is observed.
@@ -38,23 +39,23 @@ def impute(vae: VAE | Pair, x: Tensor, num_samples: int = 1000) -> Tensor:
     """
     check: Any = getattr(getattr(vae, "likelihood", None), "check", None)
     if check is not None:
-        check(x)
+        check(data_of(x))
     each = passing(_weighted_mean, vae, x, num_samples)
     filled = []
     with measuring(vae):
         for rows, draws in chunks(x, num_samples):
             log_weights, means = zip(*(each(rows, k) for k in draws), strict=True)
             mean = _averaged(torch.stack(log_weights), torch.stack(means))
-            filled.append(torch.where(rows.isnan(), mean, rows))
+            filled.append(torch.where(data_of(rows).isnan(), mean, data_of(rows)))
     table = torch.cat(filled)
     if bool(table.isnan().any()):
         raise ValueError("likelihood: it gives NaN for the mean of what is missing, as one of categories does")
     return table
 
 
-def _weighted_mean(vae: VAE | Pair, num_draws: int, x: Tensor) -> tuple[Tensor, Tensor]:
+def _weighted_mean(vae: VAE | Pair, num_draws: int, *x: Tensor) -> tuple[Tensor, Tensor]:
     """The logarithm of the sum of the weights, ``(N,)``, and the weighted mean of E[x|z], ``(N, *event_shape)``."""
-    model, guide = map(local, drawn(vae, x, num_draws))
+    model, guide = map(local, drawn(vae, x if len(x) > 1 else x[0], num_draws))
     check_points(guide)
     log_w = sum(site["log_prob"] for site in model.values()) - sum(site["log_prob"] for site in guide.values())
     (data,) = (site["fn"] for site in model.values() if site["is_observed"])

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyrovae.metrics import draws
 from pyrovae.metrics.draws import Pair, Sites, check_points, chunks, drawn, functions, local, measuring, replayed
 from pyrovae.objectives import is_shared
+from pyrovae.rows import Rows, cut, num_rows
 from pyrovae.vae import VAE
 
 __all__ = ["Information", "mutual_information"]
@@ -24,7 +25,7 @@ class Information(NamedTuple):
     cap: float
 
 
-def mutual_information(vae: VAE | Pair, x: Tensor, num_samples: int = 10) -> Information:
+def mutual_information(vae: VAE | Pair, x: Rows, num_samples: int = 10) -> Information:
     r"""The mutual information of data and codes under the guide, and the KL of the aggregated posterior from the prior.
 
     .. math::
@@ -57,15 +58,15 @@ def mutual_information(vae: VAE | Pair, x: Tensor, num_samples: int = 10) -> Inf
             for k in passes:
                 model, guide = drawn(vae, rows, k)
                 check_points(local(guide))
-                points = {name: _flat(site, k, len(rows)) for name, site in guide.items()}
+                points = {name: _flat(site, k, num_rows(rows)) for name, site in guide.items()}
                 log_q, log_p = (
                     sum(site["log_prob"] for name, site in local(sites).items() if name in guide).reshape(-1)
                     for sites in (guide, model)
                 )
-                log_mean = _log_aggregate(functions(vae)[1], x, points, len(log_q)) - math.log(len(x))
+                log_mean = _log_aggregate(functions(vae)[1], x, points, len(log_q)) - math.log(num_rows(x))
                 information.append(log_q - log_mean)
                 marginal.append(log_mean - log_p)
-    return Information(torch.cat(information).mean(), torch.cat(marginal).mean(), math.log(len(x)))
+    return Information(torch.cat(information).mean(), torch.cat(marginal).mean(), math.log(num_rows(x)))
 
 
 def _flat(site: Any, num_draws: int, num_rows: int) -> dict[str, Any]:
@@ -75,12 +76,12 @@ def _flat(site: Any, num_draws: int, num_rows: int) -> dict[str, Any]:
     return {**site, "value": value}
 
 
-def _log_aggregate(guide: Any, x: Tensor, points: Sites, num_points: int) -> Tensor:
+def _log_aggregate(guide: Any, x: Rows, points: Sites, num_points: int) -> Tensor:
     r""":math:`\log\sum_m q(z|x_m)` at each point."""
     width = max(site["value"][0].numel() for site in points.values())
     sums = []
-    for rows in x.split(max(1, draws.CHUNK // (num_points * width))):
-        here = {name: site if is_shared(site) else _repeated(site, len(rows)) for name, site in points.items()}
+    for rows in cut(x, max(1, draws.CHUNK // (num_points * width))):
+        here = {name: site if is_shared(site) else _repeated(site, num_rows(rows)) for name, site in points.items()}
         _, at = replayed(guide, guide, rows, num_points, here)  # on both sides: the decoder is not needed
         sums.append(sum(site["log_prob"] for site in local(at).values()).logsumexp(-1))
     return torch.stack(sums).logsumexp(0)

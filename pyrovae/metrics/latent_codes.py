@@ -15,6 +15,7 @@ from pyrovae.distributions import Categorical
 from pyrovae.distributions.hard_concrete import GatedNormal
 from pyrovae.distributions.rectified_normal import nonnegative_with_atom
 from pyrovae.distributions.spike_slab import real_with_atom
+from pyrovae.rows import Rows, num_rows, tensors
 from pyrovae.vae import VAE, evaluating
 
 __all__ = ["Occupancy", "codes", "guide_draws", "nonzero_probability", "spike_occupancy"]
@@ -36,7 +37,7 @@ class Occupancy(NamedTuple):
     exact: bool
 
 
-def codes(vae: VAE, x: Tensor, kind: str = "encode", num_samples: int | None = None) -> Tensor:
+def codes(vae: VAE, x: Rows, kind: str = "encode", num_samples: int | None = None) -> Tensor:
     r"""The codes of x, ``(N, D)``, of the kind that is asked for.
 
     - ``"encode"``: the deterministic code, ``vae.encode(x)``, which each guide defines; exactly zero where a
@@ -57,7 +58,7 @@ def codes(vae: VAE, x: Tensor, kind: str = "encode", num_samples: int | None = N
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     _check_rows(x)
     if kind == "encode":
-        return vae.encode(x)
+        return vae.encode(*tensors(x))
     if kind == "sample":
         return guide_draws(vae, x, 1)[0]
     if num_samples is not None:
@@ -71,7 +72,7 @@ def codes(vae: VAE, x: Tensor, kind: str = "encode", num_samples: int | None = N
     return mean
 
 
-def spike_occupancy(vae: VAE, x: Tensor, num_samples: int = 1000) -> Occupancy:
+def spike_occupancy(vae: VAE, x: Rows, num_samples: int = 1000) -> Occupancy:
     r"""How often each coordinate is not zero, under the guide and under the prior.
 
     .. math:: o_j = \frac1N \sum_n q(z_j \ne 0 | x_n) , \qquad o^0_j = p(z_j \ne 0)
@@ -93,14 +94,14 @@ def spike_occupancy(vae: VAE, x: Tensor, num_samples: int = 1000) -> Occupancy:
     return Occupancy(posterior.mean(0), prior[0], q_exact and p_exact)
 
 
-def nonzero_probability(vae: VAE, x: Tensor, num_samples: int = 1000) -> tuple[Tensor, bool]:
+def nonzero_probability(vae: VAE, x: Rows, num_samples: int = 1000) -> tuple[Tensor, bool]:
     r""":math:`q(z_j \ne 0|x_n)`, ``(N, D)``, and whether it is exact, as in :func:`spike_occupancy`."""
     _check_rows(x)
     _check_num(num_samples)
     return _expected(_from_guide(vae, x), _nonzero, _is_nonzero, num_samples)
 
 
-def guide_draws(vae: VAE, x: Tensor, num_draws: int) -> Tensor:
+def guide_draws(vae: VAE, x: Rows, num_draws: int) -> Tensor:
     """Draws from the guide of what the decoder reads, ``(num_draws, N, D)``."""
     return _from_guide(vae, x)(num_draws)[1]
 
@@ -108,14 +109,14 @@ def guide_draws(vae: VAE, x: Tensor, num_draws: int) -> Tensor:
 Draw = Callable[[int], tuple[Any, Tensor]]  # of a number of draws: the law of "z", if there is one, and what is read
 
 
-def _from_guide(vae: VAE, x: Tensor) -> Draw:
+def _from_guide(vae: VAE, x: Rows) -> Draw:
     def draw(num: int) -> tuple[Any, Tensor]:
         with evaluating(vae), pyro.plate("particles", num, dim=-2):
-            guide = poutine.trace(vae.guide).get_trace(x)
+            guide = poutine.trace(vae.guide).get_trace(*tensors(x))
             with poutine.trace() as prior, poutine.replay(trace=guide):
-                z = _prior(vae, len(x))
+                z = _prior(vae, num_rows(x))
         guards.check_sites(dict(prior.trace.nodes), dict(guide.nodes))
-        return _law(guide), z.expand(num, len(x), -1)
+        return _law(guide), z.expand(num, num_rows(x), -1)
 
     return draw
 
@@ -187,8 +188,8 @@ def _is_nonzero(z: Tensor) -> Tensor:
     return (z != 0).to(z.dtype)
 
 
-def _check_rows(x: Tensor) -> None:
-    if not len(x):
+def _check_rows(x: Rows) -> None:
+    if not num_rows(x):
         raise ValueError("x has no rows")
 
 

@@ -1,6 +1,8 @@
 r"""Bounds on log p(x), one value per datum, in nats, and the scales on which they are reported.
 
 Each function takes a VAE or a pair ``(model, guide)`` of Pyro functions whose data plate is the rightmost dimension.
+Where they are called with several tensors, ``model(x, y)``, x is the tuple ``(x, y)`` of them, with a row of each for a
+datum; p(x) is then of all that the model observes, given the rest.
 Nothing here trains: no gradient is taken and a VAE is put in ``eval`` mode. The scale of a subsampled plate is left
 out: a datum's value does not depend on how many others there are.
 
@@ -20,6 +22,7 @@ from torch import Tensor
 from pyrovae.metrics.draws import Pair, check_points, chunks, drawn, local, measuring
 from pyrovae.metrics.importance import importance_sampling
 from pyrovae.objectives import site_kl
+from pyrovae.rows import Rows, data_of, num_rows, tensors
 from pyrovae.vae import VAE
 
 __all__ = [
@@ -49,7 +52,7 @@ class Elbo(NamedTuple):
         return self.reconstruction - self.kl
 
 
-def elbo(vae: VAE | Pair, x: Tensor, num_samples: int = 100) -> Elbo:
+def elbo(vae: VAE | Pair, x: Rows, num_samples: int = 100) -> Elbo:
     r"""The evidence lower bound of each datum.
 
     .. math:: E_{q(z|x)}[\log p(x|z)] - KL(q(z|x) \,\|\, p(z)) = E_{q(z|x)}[\log p(x, z) - \log q(z|x)] \le \log p(x)
@@ -67,7 +70,7 @@ def elbo(vae: VAE | Pair, x: Tensor, num_samples: int = 100) -> Elbo:
     return _elbo(vae, x, num_samples, points=True)
 
 
-def log_likelihood(vae: VAE | Pair, x: Tensor, num_samples: int = 5000) -> Tensor:
+def log_likelihood(vae: VAE | Pair, x: Rows, num_samples: int = 5000) -> Tensor:
     r"""The importance-weighted bound on log p(x) of each datum, ``(N,)``.
 
     .. math:: \log \frac{1}{K} \sum_{k=1}^K \frac{p(x, z_k)}{q(z_k|x)} , \qquad z_k \sim q(z|x)
@@ -95,7 +98,7 @@ class RateDistortion(NamedTuple):
     distortion: Tensor
 
 
-def rate_distortion(vae: VAE | Pair, x: Tensor, num_samples: int = 100) -> RateDistortion:
+def rate_distortion(vae: VAE | Pair, x: Rows, num_samples: int = 100) -> RateDistortion:
     r"""What a code costs and what it leaves unsaid, of each datum.
 
     .. math:: R = KL(q(z|x) \,\|\, p(z)) , \qquad D = -E_{q(z|x)} \log p(x|z) , \qquad ELBO = -(R + D)
@@ -139,12 +142,12 @@ def bits_per_dimension(log_likelihood: Tensor, num_dimensions: int, levels: int 
     return -log_likelihood / (num_dimensions * math.log(2)) + math.log2(levels)
 
 
-def mean_squared_error(vae: VAE, x: Tensor) -> Tensor:
+def mean_squared_error(vae: VAE, x: Rows) -> Tensor:
     """Squared error of the reconstruction of each datum, averaged over its dimensions that are observed; ``(N,)``."""
-    return ((vae.reconstruct(x) - x) ** 2).flatten(1).nanmean(1)
+    return ((vae.reconstruct(*tensors(x)) - data_of(x)) ** 2).flatten(1).nanmean(1)
 
 
-def _elbo(vae: VAE | Pair, x: Tensor, num_samples: int, points: bool) -> Elbo:
+def _elbo(vae: VAE | Pair, x: Rows, num_samples: int, points: bool) -> Elbo:
     reconstruction, kl, exact = [], [], True
     with measuring(vae):
         for rows, draws in chunks(x, num_samples):
@@ -157,13 +160,13 @@ def _elbo(vae: VAE | Pair, x: Tensor, num_samples: int, points: bool) -> Elbo:
     return Elbo(torch.cat(reconstruction), torch.cat(kl), exact)
 
 
-def _elbo_terms(vae: VAE | Pair, x: Tensor, num_draws: int, points: bool) -> Elbo:
+def _elbo_terms(vae: VAE | Pair, x: Rows, num_draws: int, points: bool) -> Elbo:
     model, guide = drawn(vae, x, num_draws)
     if not points:
         check_points(local(guide))
     # the KL of an only site is the same at each draw, and quadrature is not to be repeated
     alone = drawn(vae, x, 1) if len(guide) == 1 else (model, guide)
-    kl, exact = x.new_zeros(len(x)), True
+    kl, exact = data_of(x).new_zeros(num_rows(x)), True
     for name in local(guide):
         term, is_exact = site_kl(name, *alone)
         kl = kl + (term if is_exact else site_kl(name, model, guide)[0]).mean(0)

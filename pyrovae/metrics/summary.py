@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pyrovae.metrics.annealing import annealed_importance_sampling
 from pyrovae.metrics.calibration import Ranks, Reliability, coverage, gate_reliability, sbc
@@ -21,6 +22,7 @@ from pyrovae.metrics.information import mutual_information
 from pyrovae.metrics.latent_codes import Occupancy, codes, spike_occupancy
 from pyrovae.metrics.probe import probe_accuracy
 from pyrovae.metrics.sparsity import exact_zeros, gini, hoyer, l0, treves_rolls
+from pyrovae.rows import Rows, cut, data_of, each, moved, num_rows, tensors
 from pyrovae.vae import VAE, evaluating
 
 __all__ = ["Summary", "summary"]
@@ -65,12 +67,12 @@ class Summary(NamedTuple):
 
 def summary(
     vae: VAE,
-    x: Tensor,
+    x: Rows,
     num_samples: int = 5000,
     *,
     kind: str = "encode",
     labels: Tensor | None = None,
-    labelled: tuple[Tensor, Tensor] | None = None,
+    labelled: tuple[Rows, Tensor] | None = None,
     num_temperatures: int | None = None,
     num_simulated: int = 500,
     seed: int = 0,
@@ -84,7 +86,7 @@ def summary(
 
     Args:
         vae: A VAE.
-        x: Held-out data, ``(N, *event_shape)``.
+        x: Held-out data, ``(N, *event_shape)``, or ``(x, y)`` of a conditional VAE.
         num_samples: Draws of the log-likelihood.
         kind: Which codes: ``"encode"``, ``"mean"`` (of 100 draws where it has no closed form) or ``"sample"``, see
             :func:`~pyrovae.metrics.codes`. Sparsity, coefficient collapse and probes are of them.
@@ -103,8 +105,8 @@ def summary(
     if (labels is None) != (labelled is None):
         raise ValueError("labels and labelled must be given together: the labels of x, and training data with theirs")
     for name, rows, classes in (("labels", x, labels), ("labelled", *(labelled or (x, labels)))):
-        if classes is not None and classes.shape != (len(rows),):
-            raise ValueError(f"{name} must be one for each of {len(rows)} rows, got shape {tuple(classes.shape)}")
+        if classes is not None and classes.shape != (num_rows(rows),):
+            raise ValueError(f"{name} must be one for each of {num_rows(rows)} rows, got shape {tuple(classes.shape)}")
     if num_temperatures is not None and num_temperatures < 1:
         raise ValueError(f"num_temperatures must be at least 1, got {num_temperatures}")
     if num_simulated < 10:
@@ -125,7 +127,7 @@ def summary(
 class _Parts:
     """The sections of the table, each of which adds its numbers."""
 
-    def __init__(self, vae: VAE, x: Tensor) -> None:
+    def __init__(self, vae: VAE, x: Rows) -> None:
         self.vae, self.x = vae, x
         self.numbers: dict[str, Any] = {}
         self.missing: dict[str, str] = {}
@@ -143,9 +145,12 @@ class _Parts:
         self.numbers.update(dict.fromkeys(names))
         self.missing.update(dict.fromkeys(names, reason))
 
-    def some(self, most: int) -> Tensor:
+    def some(self, most: int) -> Rows:
         """Rows at random: a file may be in an order of its own."""
-        return self.x if len(self.x) <= most else self.x[torch.randperm(len(self.x))[:most].to(self.x.device)]
+        if num_rows(self.x) <= most:
+            return self.x
+        rows = torch.randperm(num_rows(self.x))[:most]
+        return each(lambda table: table[rows.to(table.device)], self.x)
 
     def likelihood(self, num_samples: int) -> None:
         self.numbers |= evaluate(self.vae, self.x, num_samples)
@@ -157,7 +162,7 @@ class _Parts:
             return
         numbers["rate"] = numbers["kl"]
         numbers["gap"] = numbers["log_likelihood"] - numbers["elbo"]
-        numbers["nats_per_dimension"] = -numbers["log_likelihood"] * len(self.x) / num_observed(self.x)
+        numbers["nats_per_dimension"] = -numbers["log_likelihood"] * num_rows(self.x) / num_observed(data_of(self.x))
         if math.isnan(numbers["standard_error"]):
             self.without(["standard_error"], "the mean of one datum has no standard error")
         if numbers["pareto_k"] is None:
@@ -165,12 +170,12 @@ class _Parts:
 
     def information(self) -> None:
         rows = self.some(INFORMATION)
-        self.numbers["information_num_data"] = len(rows)
+        self.numbers["information_num_data"] = num_rows(rows)
         with self.asked(INFORMED):
             self.numbers |= zip(INFORMED, [float(value) for value in mutual_information(self.vae, rows)], strict=True)
 
-    def health(self, rows: Tensor) -> Tensor | None:
-        self.numbers["health_num_data"] = len(rows)
+    def health(self, rows: Rows) -> Tensor | None:
+        self.numbers["health_num_data"] = num_rows(rows)
         kl = None
         with self.asked(CARRIED):
             kl = kl_per_dimension(self.vae, rows)
@@ -184,7 +189,7 @@ class _Parts:
             }
         return kl
 
-    def gates(self, rows: Tensor) -> Occupancy | None:
+    def gates(self, rows: Rows) -> Occupancy | None:
         occupancy = None
         with self.asked([*GATES, *RELIABLE]):  # an improper prior has no draws
             occupancy = spike_occupancy(self.vae, rows)
@@ -221,9 +226,7 @@ class _Parts:
             reason = "no code has a value: it needs two coordinates that vary, and one that is not zero"
             self.without(["hoyer", "gini", "treves_rolls"], reason)
 
-    def use(
-        self, z: Tensor, kind: str, labels: Tensor | None, labelled: tuple[Tensor, Tensor] | None, seed: int
-    ) -> None:
+    def use(self, z: Tensor, kind: str, labels: Tensor | None, labelled: tuple[Rows, Tensor] | None, seed: int) -> None:
         if labels is None or labelled is None:
             self.without(PROBES, "the data have no labels")
             return
@@ -264,18 +267,20 @@ class _Parts:
         with self.asked(ANNEALING):
             bound = annealed_importance_sampling(self.vae, rows, num_temperatures)
             other = importance_sampling(self.vae, rows, num_samples).log_likelihood
-            self.numbers |= zip(ANNEALING, [bound.mean().item(), (bound - other).mean().item(), len(rows)], strict=True)
+            self.numbers |= zip(
+                ANNEALING, [bound.mean().item(), (bound - other).mean().item(), num_rows(rows)], strict=True
+            )
 
 
-def _codes(vae: VAE, x: Tensor, kind: str) -> Tensor:
+def _codes(vae: VAE, x: Rows, kind: str) -> Tensor:
     like = next(vae.parameters())
-    return torch.cat([codes(vae, rows.to(like), kind, MEAN_DRAWS) for rows in x.split(ROWS)])
+    return torch.cat([codes(vae, moved(rows, like), kind, MEAN_DRAWS) for rows in cut(x, ROWS)])
 
 
-def _is_discrete(vae: VAE, x: Tensor) -> bool:
-    z = vae.encode(x[:1])
+def _is_discrete(vae: VAE, x: Rows) -> bool:
+    z = vae.encode(*tensors(each(lambda table: table[:1], x)))
     with evaluating(vae):
-        return bool(vae.likelihood(z).support.is_discrete)
+        return bool(vae.likelihood(functional.pad(z, (0, vae.num_labels))).support.is_discrete)  # of any label
 
 
 def _by_chance(reliability: Reliability) -> float:

@@ -3,6 +3,7 @@
 from pyrovae.nn.conv import ConvDecoder, ConvEncoder
 from pyrovae.nn.corruption import Corrupted, GaussianNoise, Masking, SaltAndPepper
 from pyrovae.nn.holes import Filled
+from pyrovae.nn.labels import Labelled
 from pyrovae.nn.layers import Residual
 from pyrovae.nn.mlp import MLP, Dictionary
 from pyrovae.nn.recurrent import GRUDecoder, GRUEncoder
@@ -17,6 +18,7 @@ __all__ = [
     "GRUDecoder",
     "GRUEncoder",
     "GaussianNoise",
+    "Labelled",
     "Masking",
     "Residual",
     "SaltAndPepper",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.plots.pictures import new_figure
+from pyrovae.rows import Rows, tensors
 from pyrovae.vae import VAE
 
 if TYPE_CHECKING:
@@ -19,13 +20,13 @@ __all__ = ["code_histograms", "column_histograms"]
 PRIOR_DRAWS = 50_000
 
 
-def code_histograms(vae: VAE, x: Tensor, bins: int = 41, max_dims: int = 32) -> Figure:
+def code_histograms(vae: VAE, x: Rows, bins: int = 41, max_dims: int = 32) -> Figure:
     """The codes of x, a panel for each latent coordinate with the prior's beside it, most varying first.
 
     The exact zeros of a coordinate are no bar, which would hide all others: their share stands over the panel, and bars
     and line are of what is not zero, each with the area of its share. An improper prior has no line.
     """
-    z = vae.encode(x).double().cpu()
+    z = vae.encode(*tensors(x)).double().cpu()
     improper = getattr(vae.prior, "improper", False)
     prior = None if improper else vae.sample_prior(PRIOR_DRAWS).double().cpu()
     drawn = z if prior is None else prior

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pyrovae.rows import Rows, data_of, each, tensors
 from pyrovae.train import History
 from pyrovae.vae import VAE
 
@@ -49,23 +50,25 @@ def loss_curves(history: History) -> Figure:
     return figure
 
 
-def reconstructions(vae: VAE, x: Tensor, image_shape: ImageShape = None, num: int = 12) -> Figure:
+def reconstructions(vae: VAE, x: Rows, image_shape: ImageShape = None, num: int = 12) -> Figure:
     """Originals over their reconstructions.
 
     Args:
         vae: The VAE.
-        x: ``(N, *event_shape)``; the first ``num`` are shown.
+        x: ``(N, *event_shape)``, or ``(x, y)`` of a conditional VAE; the first ``num`` are shown.
         image_shape: ``(C, H, W)``; None, or what is no picture, shows each datum as a strip of its values.
         num: How many.
     """
-    x = x[:num]
-    return image_rows({"original": x, "reconstruction": vae.reconstruct(x)}, image_shape)
+    x = each(lambda rows: rows[:num], x)
+    return image_rows({"original": data_of(x), "reconstruction": vae.reconstruct(*tensors(x))}, image_shape)
 
 
 def prior_samples(vae: VAE, num: int = 60, image_shape: ImageShape = None) -> Figure:
-    """The mean of p(x|z) at draws of z from the prior."""
-    figure = image_grid(vae.decode(vae.sample_prior(num)), image_shape, columns=12)
-    figure.suptitle("E[x|z] at draws of z from the prior", fontsize=8)
+    """The mean of p(x|z) at draws of z from the prior; of a conditional VAE that of p(x|z, y), a column for each y."""
+    z, columns = vae.sample_prior(num), vae.num_labels or 12
+    code: Rows = (z, torch.arange(num, device=z.device) % columns) if vae.num_labels else z
+    figure = image_grid(vae.decode(*tensors(code)), image_shape, columns=columns)
+    figure.suptitle(f"E[x|z{', y' if vae.num_labels else ''}] at draws of z from the prior", fontsize=8)
     return figure
 
 

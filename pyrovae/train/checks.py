@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,14 +14,17 @@ from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pyrovae import guards
 from pyrovae.adversarial import Game
 from pyrovae.likelihoods import Likelihood
 from pyrovae.objectives import Objective, Schedule
 from pyrovae.optim import Scheduled, follows_validation, takes_whole_set
+from pyrovae.rows import Rows, check_rows, data_of, is_rows, num_rows, tensors
 from pyrovae.vae import VAE
 
 __all__ = [
     "Pair",
+    "check_data",
     "check_game",
     "check_num_data",
     "check_optim_and_loss",
@@ -30,6 +34,7 @@ __all__ = [
     "end_of_schedules",
     "length",
     "num_steps",
+    "num_tensors",
     "rows_of_batch",
 ]
 
@@ -54,10 +59,10 @@ def check_game(optim: Any, compile: bool | None, precision: torch.dtype | None, 
             raise ValueError(f"{name} is not for a GAN or an adversarial autoencoder, got {value}")
 
 
-def check_registered(pair: Pair, batch: Tensor) -> None:
+def check_registered(pair: Pair, batch: Rows) -> None:
     """Refuse two functions with a tensor that asks for a gradient and is no Pyro parameter: it would stay as it is."""
-    with torch.random.fork_rng(devices=[batch.device] if batch.is_cuda else []):
-        loss: Any = Trace_ELBO().differentiable_loss(*pair, batch)
+    with torch.random.fork_rng(devices=[data_of(batch).device] if data_of(batch).is_cuda else []):
+        loss: Any = Trace_ELBO().differentiable_loss(*pair, *tensors(batch))
     known = {id(tensor) for _, tensor in pyro.get_param_store().named_parameters()}
     unknown = [leaf for leaf in _leaves(loss) if id(leaf) not in known]
     if unknown:
@@ -96,16 +101,33 @@ def check_optim_and_loss(optim: Any, loss: Any, validated: bool) -> None:
         raise ValueError("optim: its learning rate follows the validation loss, and there are no validation data")
 
 
-def check_support(vae: VAE | Game | Pair, x: Tensor) -> None:
-    if len(x) == 0:
+def check_data(name: str, vae: VAE | Game | Pair, x: Any) -> None:
+    """Refuse tensors of different lengths, and more or fewer of them than model and guide take."""
+    if not is_rows(x):
+        return
+    check_rows(name, x)
+    if isinstance(vae, Game):
+        if len(tensors(x)) > 1:
+            raise ValueError(f"{name}: a GAN or an adversarial autoencoder takes one tensor, got {len(tensors(x))}")
+        return
+    model, guide = vae if isinstance(vae, tuple) else (vae.model, vae.guide)
+    guards.check_arguments(name, tensors(x), model=model, guide=guide)
+
+
+def check_support(vae: VAE | Game | Pair, x: Rows) -> None:
+    """Refuse no rows, data that the likelihood has no density for, and what is no label."""
+    data, *others = tensors(x)
+    if len(data) == 0:
         raise ValueError("data has no rows")
     likelihood = getattr(vae, "likelihood", None)
     if isinstance(likelihood, Likelihood):
-        likelihood.check(x)
-    if isinstance(vae, VAE) and hasattr(vae.posterior, "encode") and bool(x.isnan().any()):
-        with_holes = x.isnan().reshape(len(x), -1).any(1)  # which the likelihood takes
+        likelihood.check(data)
+    if isinstance(vae, VAE) and vae.num_labels:
+        guards.check_labels(next(iter(others), None), vae.num_labels, len(data))
+    if isinstance(vae, VAE) and hasattr(vae.posterior, "encode") and bool(data.isnan().any()):
+        with_holes = data.isnan().reshape(len(data), -1).any(1)  # which the likelihood takes
         with pyro.validation_enabled(False):
-            code = vae.encode(x[with_holes][:1])
+            code = vae.encode(*(rows[with_holes][:1] for rows in tensors(x)))
         if bool(code.isnan().any()):
             raise ValueError("guide: its code is NaN where the data are: nn.Filled(encoder) reads a constant there")
 
@@ -114,8 +136,23 @@ def check_num_data(vae: VAE | Game | Pair, train: Any) -> None:
     """What all data share has the weight that the VAE was told; a stream does not say how many rows it has."""
     if not isinstance(vae, VAE) or not hasattr(vae.prior, "shared"):
         return
-    if math.isfinite(num_rows := length(train)) and num_rows != vae.num_data:
-        raise ValueError(f"num_data of the VAE is {vae.num_data}, and the training data have {num_rows} rows: set it")
+    if math.isfinite(rows := length(train)) and rows != vae.num_data:
+        raise ValueError(f"num_data of the VAE is {vae.num_data}, and the training data have {rows} rows: set it")
+
+
+def num_tensors(vae: VAE | Game | Pair) -> int:
+    """How many tensors of a datum model and guide are called with: x, or as many as one of two functions must have."""
+    if isinstance(vae, VAE | Game):
+        return 2 if getattr(vae, "num_labels", 0) else 1
+    functions = vae if isinstance(vae, tuple) else (vae.model, vae.guide)
+    return max(1, *map(_num_required, functions))
+
+
+def _num_required(function: Any) -> int:
+    """Its positional arguments without a default."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = guards.signature(function).parameters.values()
+    return sum(p.kind in positional and p.default is p.empty for p in parameters)
 
 
 def end_of_schedules(loss: Any, optim: Any, epochs: int, steps_per_epoch: float) -> float:
@@ -141,7 +178,7 @@ def _end(what: str, schedule: Schedule, epochs: int, steps_per_epoch: float) -> 
 
 def rows_of_batch(data: Any, batch_size: int | None, optim: Any) -> int:
     """The rows of a batch as they are given, or all that there are; gradient descent takes no fewer."""
-    is_set = isinstance(data, Tensor | Dataset) and math.isfinite(length(data))
+    is_set = (is_rows(data) or isinstance(data, Dataset)) and math.isfinite(length(data))
     if batch_size is None:
         if not is_set:
             raise ValueError("batch_size=None is the whole set at each step, and data come in batches: use a tensor")
@@ -154,7 +191,9 @@ def rows_of_batch(data: Any, batch_size: int | None, optim: Any) -> int:
 
 
 def length(data: Any) -> float:
-    """Rows of a tensor or a Dataset; infinite for a stream, whose schedule then moves once per epoch."""
+    """Rows of tensors or a Dataset; infinite for a stream, whose schedule then moves once per epoch."""
+    if is_rows(data):
+        return num_rows(data)
     dataset = getattr(data, "dataset", data)
     return len(dataset) if hasattr(dataset, "__len__") else math.inf
 
@@ -163,5 +202,5 @@ def num_steps(data: Any, batch_size: int) -> float:
     """Steps per epoch; infinite for a stream."""
     if hasattr(data, "dataset"):
         return len(data)
-    num_rows = length(data)
-    return math.ceil(num_rows / max(batch_size, 1)) if math.isfinite(num_rows) else math.inf
+    rows = length(data)
+    return math.ceil(rows / max(batch_size, 1)) if math.isfinite(rows) else math.inf

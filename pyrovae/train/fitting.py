@@ -27,8 +27,10 @@ from pyrovae.data.placement import placed, sent
 from pyrovae.infer import SVI
 from pyrovae.objectives import ELBO, Objective, blame, is_divergence
 from pyrovae.optim import Scheduled, follows_validation
+from pyrovae.rows import Rows, data_of, is_rows, num_rows, tensors
 from pyrovae.train.checks import (
     Pair,
+    check_data,
     check_game,
     check_num_data,
     check_optim_and_loss,
@@ -38,6 +40,7 @@ from pyrovae.train.checks import (
     end_of_schedules,
     length,
     num_steps,
+    num_tensors,
     rows_of_batch,
 )
 from pyrovae.vae import VAE, evaluating
@@ -49,13 +52,13 @@ History = dict[str, list[float]]
 
 def fit(
     vae: VAE | Game | Pair,
-    data: Data | Tensor | Dataset[Any] | Iterable[Any],
+    data: Data | Rows | Dataset[Any] | Iterable[Any],
     epochs: int = 50,
     batch_size: int | None = 128,
     optim: pyro.optim.PyroOptim | tuple[pyro.optim.PyroOptim, pyro.optim.PyroOptim] | None = None,
     loss: Any = None,
     *,
-    val: Tensor | None = None,
+    val: Rows | None = None,
     patience: int | None = None,
     callbacks: Sequence[Callable[[Any, int, History], None]] = (),
     seed: int | None = None,
@@ -72,7 +75,10 @@ def fit(
 
     Args:
         vae: A VAE, a GAN, an adversarial autoencoder, or a pair ``(model, guide)`` of Pyro functions of a batch.
-        data: A :class:`~pyrovae.data.Data` (its validation set is used), a tensor, a Dataset, or batches.
+        data: A :class:`~pyrovae.data.Data` (its validation set is used), a tensor, a Dataset, or batches. A tuple of
+            tensors, of one row each for a datum, is given as several arguments, ``model(x, y)``; so are x and its label
+            in a Data, a Dataset or batches ``(x, y)`` to a :class:`~pyrovae.ConditionalVAE`, and to two functions as
+            many as have no default. A VAE of x takes the first alone.
         epochs: Passes over the data.
         batch_size: Data per step; None is all of them.
         optim: Any optimizer of ``pyrovae.optim`` or ``pyro.optim``; None is Adam at a learning rate of 1e-3. A schedule
@@ -107,14 +113,17 @@ def fit(
         optim = pyro.optim.PyroOptim(torch.optim.Adam, {"lr": 1e-3}) if optim is None else optim
         loss = ELBO() if loss is None else loss
     train: Any = data
-    transform = None
+    transform, takes = None, num_tensors(vae)
     if isinstance(data, Data):
-        train, transform, val = data.train, data.transform, data.val if val is None else val
+        train, transform = _split(data, "train", takes), data.transform
+        val = _split(data, "val", takes) if val is None else val
     if patience is not None and (val is None or patience < 1):
         raise ValueError(f"patience must be at least 1, with validation data, got {patience}")
     if not isinstance(vae, Game):
         check_optim_and_loss(optim, loss, validated=val is not None)
     parameter = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
+    check_data("data", vae, train)
+    check_data("val", vae, val)
     train, val = placed(train, parameter), placed(val, parameter)
     check_num_data(vae, train)
     batch_size = rows_of_batch(train, batch_size, optim)
@@ -140,19 +149,21 @@ def fit(
     steps, taken, told = itertools.count(1), itertools.count(), 0
     start = time.perf_counter()
     with _seeded(vae, seed) as generator, tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
-        for x in (train, val):
-            if isinstance(x, Tensor):
-                check_support(vae, x if transform is None else transform(x))
+        for rows in (train, val):
+            if is_rows(rows):
+                check_support(vae, rows if transform is None else (transform(data_of(rows)), *tensors(rows)[1:]))
         for epoch in range(1, epochs + 1):
             before = _weights(vae)
             try:
-                passes = sent(batches(train, batch_size, transform=transform, generator=generator), parameter)
+                passes = batches(train, batch_size, transform=transform, generator=generator, num_tensors=takes)
+                passes = sent(passes, parameter)
                 with _divergence(epoch):
-                    passes = _scheduled(loss, optim, epoch - 1, taken, passes, num_rows=length(train))
-                    train_loss = _train_epoch(vae, svi, passes, steps, checked=isinstance(train, Tensor))
+                    passes = _scheduled(loss, optim, epoch - 1, taken, passes, length(train))
+                    train_loss = _train_epoch(vae, svi, passes, steps, checked=is_rows(train))
                     val_loss = math.nan
                     if val is not None:
-                        val_loss = _evaluate(vae, bound, sent(batches(val, batch_size, shuffle=False), parameter))
+                        passes = batches(val, batch_size, shuffle=False, num_tensors=takes)
+                        val_loss = _evaluate(vae, bound, sent(passes, parameter))
                         if math.isinf(val_loss) and math.isfinite(train_loss):
                             raise FloatingPointError(f"the validation loss became {val_loss}")
             except BaseException:
@@ -187,6 +198,11 @@ def fit(
     return history
 
 
+def _split(data: Data, part: str, takes: int) -> Rows:
+    """The rows of a split, with their labels where these are asked for."""
+    return getattr(data, part) if takes == 1 else data.labelled(part)
+
+
 def write_history(history: History, path: str | Path) -> None:
     """Write a history as CSV, one row per epoch."""
     with open(path, "w", newline="") as file:
@@ -196,7 +212,7 @@ def write_history(history: History, path: str | Path) -> None:
 
 
 def _train_epoch(
-    vae: VAE | Game | Pair, svi: Any, passes: Iterable[Tensor], steps: Iterator[int], checked: bool
+    vae: VAE | Game | Pair, svi: Any, passes: Iterable[Rows], steps: Iterator[int], checked: bool
 ) -> float:
     """One step per batch; the loss in nats per datum."""
     if isinstance(vae, nn.Module):
@@ -205,7 +221,7 @@ def _train_epoch(
     for batch, step in zip(passes, steps, strict=False):
         if not checked:
             check_support(vae, batch)
-        total, count = total + _number(svi.step, svi, batch, f"step {step}: the loss"), count + len(batch)
+        total, count = total + _number(svi.step, svi, batch, f"step {step}: the loss"), count + num_rows(batch)
         if step == 1 and isinstance(vae, tuple):
             check_registered(vae, batch)
     if count == 0:
@@ -213,33 +229,33 @@ def _train_epoch(
     return total / count
 
 
-def _number(call: Callable[[Tensor], Any], svi: Any, batch: Tensor, what: str) -> float:
+def _number(call: Callable[..., Any], svi: Any, batch: Rows, what: str) -> float:
     """A loss of a batch; one that is NaN, or met a NaN on its way, is an error that says where."""
     try:
-        loss = call(batch)
+        loss = call(*tensors(batch))
         value = float(loss[0] if isinstance(loss, tuple) else loss)  # ReweightedWakeSleep gives two
     except (ValueError, RuntimeError) as error:
         if not is_divergence(error):
             raise
         value = math.nan
     if math.isnan(value):
-        raise FloatingPointError(f"{what} became NaN: {blame(svi.model, svi.guide, (batch,))}")
+        raise FloatingPointError(f"{what} became NaN: {blame(svi.model, svi.guide, tensors(batch))}")
     return value
 
 
 def _scheduled(
-    loss: Any, optim: Any, epochs_done: int, taken: Iterator[int], passes: Iterable[Tensor], num_rows: float
-) -> Iterator[Tensor]:
+    loss: Any, optim: Any, epochs_done: int, taken: Iterator[int], passes: Iterable[Rows], length: float
+) -> Iterator[Rows]:
     """The batches of an epoch, with the objective and the optimizer told how far the run is, in epochs and in steps."""
     count = 0
     for batch, steps_done in zip(passes, taken, strict=False):
-        done = epochs_done + count / num_rows
+        done = epochs_done + count / length
         if isinstance(loss, Objective):
             loss.epoch = done
         if isinstance(optim, Scheduled):
             optim.move(done if optim.schedule.unit == "epochs" else steps_done)
         yield batch
-        count += len(batch)
+        count += num_rows(batch)
 
 
 @contextmanager
@@ -255,10 +271,10 @@ def _divergence(epoch: int) -> Iterator[None]:
         ) from error
 
 
-def _evaluate(vae: VAE | Game | Pair, svi: Any, passes: Iterable[Tensor]) -> float:
+def _evaluate(vae: VAE | Game | Pair, svi: Any, passes: Iterable[Rows]) -> float:
     """The loss in nats per datum, with no step taken and no running statistic moved."""
     with _eval_mode(vae):
-        losses = [(_number(svi.evaluate_loss, svi, batch, "the validation loss"), len(batch)) for batch in passes]
+        losses = [(_number(svi.evaluate_loss, svi, batch, "the validation loss"), num_rows(batch)) for batch in passes]
     return sum(loss for loss, _ in losses) / sum(count for _, count in losses)
 
 
