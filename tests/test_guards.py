@@ -73,7 +73,7 @@ def test_s1_scale_or_mask_on_one_side(handler, loss):
 
 
 def test_s1_what_pyro_does_without(monkeypatch):
-    monkeypatch.setattr(guards, "check_sites", lambda *_: None)
+    monkeypatch.setattr(guards.sites, "check_sites", lambda *_: None)
     model = vae()
     losses = []
     for m in (model.model, poutine.scale(model.model, 0.1)):
@@ -179,7 +179,7 @@ def test_s5_objectives_that_need_a_path_and_a_discrete_guide(law, loss, validate
 
 
 def test_s5_what_pyro_does_without(monkeypatch):
-    monkeypatch.setattr(guards, "_check_gradient", lambda site: None)
+    monkeypatch.setattr(guards.sites, "_check_gradient", lambda site: None)
     model = vae(OneHotPrior(), Family(lambda a, b: dist.OneHotCategorical(logits=a)))
     RenyiELBO(num_particles=2).loss_and_grads(model.model, model.guide, X)
     gradients = [p.grad for p in model.posterior.parameters()]
@@ -189,7 +189,7 @@ def test_s5_what_pyro_does_without(monkeypatch):
 def test_s5_tensor_monte_carlo_gives_a_site_that_is_not_enumerated_no_gradient(monkeypatch):
     exact = vae(OneHotPrior(), Enumerated(lambda a, b: dist.OneHotCategorical(logits=a)))
     assert math.isfinite(step(exact.model, exact.guide, TraceTMC_ELBO(max_plate_nesting=1)))
-    monkeypatch.setattr(guards, "_check_gradient", lambda site: None)
+    monkeypatch.setattr(guards.sites, "_check_gradient", lambda site: None)
     prior, guide = DISCRETE["categorical"]
     model = vae(prior(), guide())
     NEED_A_PATH[-1].loss_and_grads(model.model, model.guide, X)
@@ -197,7 +197,7 @@ def test_s5_tensor_monte_carlo_gives_a_site_that_is_not_enumerated_no_gradient(m
 
 
 def test_s5_mean_field_without_validation_has_the_gradient_of_the_kl_alone(monkeypatch):
-    monkeypatch.setattr(guards, "_check_gradient", lambda site: None)
+    monkeypatch.setattr(guards.sites, "_check_gradient", lambda site: None)
     prior, guide = DISCRETE["bernoulli"]
     model = vae(prior(), guide())
     with pyro.validation_enabled(False):

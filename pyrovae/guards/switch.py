@@ -1,0 +1,29 @@
+"""Whether the guards of a step are on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyro
+
+__all__ = ["checking", "unchecked"]
+
+_checks = True
+
+
+def checking() -> bool:
+    """False within :func:`unchecked`."""
+    return _checks
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Neither these guards nor Pyro's validation: for steps like one that has passed them."""
+    global _checks
+    before, _checks = _checks, False
+    try:
+        with pyro.validation_enabled(False):
+            yield
+    finally:
+        _checks = before
