@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -320,9 +321,11 @@ def batches(
 def _cut(x: Rows, batch_size: int, shuffle: bool, generator: torch.Generator | None) -> Iterator[Rows]:
     check_rows("data", x)
     if not shuffle:
-        return cut(x, batch_size)
+        yield from cut(x, batch_size)
+        return
     order = torch.randperm(num_rows(x), generator=generator).to(data_of(x).device)
-    return (each(lambda t, rows=rows: t.index_select(0, rows), x) for rows in order.split(batch_size))  # type: ignore[misc]
+    for rows in order.split(batch_size):
+        yield each(partial(torch.index_select, dim=0, index=rows), x)
 
 
 def _checked(name: str, x: Tensor, missing: bool) -> Tensor:
