@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import pickle
 
 import numpy as np
@@ -375,3 +376,16 @@ def test_damage_is_done_to_x_and_not_to_its_label():
 def test_a_network_of_another_width_is_refused():
     with pytest.raises(ValueError, match=r"network must say an in_shape of \(11,\) or \(11,\), got \(8,\)"):
         Labelled(MLP(8, [3]), (8,), 3)
+
+
+def test_labels_and_holes_go_together():
+    torch.manual_seed(0)
+    y = torch.arange(60) % 3
+    whole = nn.functional.one_hot(y, 3).float().repeat(1, 2)  # x is what the label says, twice
+    x = torch.where(torch.rand(60, 6) < 0.3, math.nan, whole)
+    vae = pv.build_vae((6,), 2, num_labels=3, hidden=(32,), missing=True)
+    optim = pyro.optim.Adam({"lr": 1e-2})
+    pv.fit(vae, (x, y), epochs=150, batch_size=60, optim=optim, seed=0, progress=False, compile=False)
+    filled = metrics.impute(vae, (x, y), num_samples=50)
+    assert torch.equal(filled[~x.isnan()], x[~x.isnan()])
+    assert (filled - whole).abs().max() < 0.2
