@@ -60,11 +60,12 @@ def learning_curves(models: Mapping[str, Sequence[History]]) -> Figure:
     low, high = float(finite.min()), float(finite.max())
     if low > 0 and high / low > WIDE:
         left.set_yscale("log")
-        _ticks(left.yaxis, low, high)
+        _ticks(left.yaxis, low, high, (1, 2, 5) if high / low > 20 else (1, 1.2, 1.5, 2, 3, 5, 7))
     clocks = [seconds.mean(0) for _, seconds in curves.values()]
     if max(float(clock[-1]) for clock in clocks) > FAR * min(float(clock[-1]) for clock in clocks):
         right.set_xscale("log")
-        _ticks(right.xaxis, min(float(clock[0]) for clock in clocks), max(float(clock[-1]) for clock in clocks))
+        first, last = min(float(clock[0]) for clock in clocks), max(float(clock[-1]) for clock in clocks)
+        _ticks(right.xaxis, first, last, (1, 2, 5))
     _names(right, {name: float(_ends(losses)) for name, (losses, _) in curves.items()})
     return figure
 
@@ -84,11 +85,10 @@ def _ends(losses: Tensor) -> Tensor:
     return means[means.isfinite()][-1]
 
 
-def _ticks(axis: Axis, low: float, high: float) -> None:
-    """Few round numbers, written out, on a logarithmic axis."""
+def _ticks(axis: Axis, low: float, high: float, digits: Sequence[float]) -> None:
+    """Few round numbers, written out, on a logarithmic axis: of these digits."""
     from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
-    digits = (1, 2, 5) if high / low > 20 else (1, 1.2, 1.5, 2, 3, 5, 7)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [digit * 10.0**decade for decade in decades for digit in digits]
     axis.set_major_locator(FixedLocator([tick for tick in ticks if low / 1.1 <= tick <= high * 1.1]))
