@@ -32,7 +32,7 @@ def test_its_losses_are_those_of_fit_from_the_same_weights():
     for lr in found.losses:
         losses[lr] = pv.fit(build(), DATA, 2, optim=pv.optim.adam(lr), seed=5, progress=False)["val_loss"][-1]
     assert found.losses == losses
-    assert found.lr == min(losses, key=losses.__getitem__)
+    assert found.lr == min(set(losses) - set(found.unsteady), key=losses.__getitem__)
     assert found.epochs == 2 * len(losses) == 2 * 3, "the best rate is not at the edge"
     assert found.seconds > 0
 
@@ -77,6 +77,25 @@ def test_one_step_beyond_the_edge_and_no_more(rates, tried, at_edge):
     found = search(rates=rates)
     assert sorted(found.losses) == pytest.approx(tried)
     assert found.at_edge == at_edge
+
+
+@pytest.mark.parametrize(
+    ("losses", "lr", "unsteady"),
+    [
+        (
+            {1e-3: [50, 45, 41], 1e-2: [50, 30, 32.1], 1e-1: [60, 58, 57]},
+            1e-3,
+            (1e-2,),
+        ),  # a rise of 2.1 after a fall of 20
+        ({1e-3: [50, 45, 41], 1e-2: [50, 30, 31.9], 1e-1: [60, 58, 57]}, 1e-2, ()),  # noise
+        ({1e-3: [50, 51, 52], 1e-2: [40, 41, 42], 1e-1: [60, 61, 62]}, 1e-2, (1e-3, 1e-2, 1e-1)),  # none falls
+    ],
+)
+def test_a_rate_whose_loss_rises_is_taken_only_where_all_do(losses, lr, unsteady, monkeypatch):
+    tried = iter(losses.values())
+    monkeypatch.setattr("pyrovae.train.search.fit", lambda *_, **__: {"val_loss": next(tried, [99, 98, 97])})
+    found = search(rates=tuple(losses))
+    assert (found.lr, found.unsteady) == (lr, unsteady)
 
 
 def test_usual_rates_are_round_and_about_the_default():

@@ -14,6 +14,7 @@ import pyrovae as pv
 from pyrovae import runs
 from pyrovae.build import name_and_options
 from pyrovae.cli.preparing import LENGTHS, count, optimizer, prepare, training
+from pyrovae.train import LearningRate
 
 __all__ = ["FILE", "SEARCH", "rate_to_begin", "search", "short_run"]
 
@@ -72,12 +73,13 @@ def search(folder: Path, data: str, options: dict[str, Any], seeds: list[int]) -
         "settings": settings,
         "lr": result.lr,
         "losses": {f"{lr:g}": loss if math.isfinite(loss) else None for lr, loss in sorted(result.losses.items())},
+        "unsteady": list(result.unsteady),
         "at_edge": result.at_edge,
         "epochs": result.epochs,
         "seconds": result.seconds,
     }
     runs.write_json(path, [*done, found])
-    tried = ", ".join(f"{lr} {'diverged' if loss is None else f'{loss:.2f}'}" for lr, loss in found["losses"].items())
+    tried = ", ".join(f"{lr:g} {_told(lr, result)}" for lr in sorted(result.losses))
     click.echo(
         f"  learning rate {result.lr:g}, by the validation loss after {count(prepared.epochs, 'epoch')}: {tried}; "
         f"{result.seconds:.0f} s"
@@ -85,6 +87,13 @@ def search(folder: Path, data: str, options: dict[str, Any], seeds: list[int]) -
     if result.at_edge:
         click.echo("  it is the last that was tried on its side: a better one may lie beyond")
     return found
+
+
+def _told(lr: float, result: LearningRate) -> str:
+    loss = result.losses[lr]
+    if math.isinf(loss):
+        return "diverged"
+    return f"{loss:.2f}{', after it rose' if lr in result.unsteady else ''}"
 
 
 def _grid(options: dict[str, Any]) -> list[float]:

@@ -18,17 +18,21 @@ from pyrovae.vae import VAE
 
 __all__ = ["LearningRate", "search_lr"]
 
+RISE = 0.1
+
 
 class LearningRate(NamedTuple):
     """What a search found, and what it cost.
 
-    ``lr`` is the rate of the least loss. ``losses`` are the rates that were tried and the validation loss of each, in
-    nats per datum, infinite where the run diverged; ``at_edge`` says that ``lr`` is the least or the largest of them,
-    and a better one may lie beyond. ``epochs`` and ``seconds`` are of all trials together.
+    ``lr`` is the rate of the least loss among the steady ones. ``losses`` are the rates that were tried and the last
+    validation loss of each, in nats per datum, infinite where the run diverged; ``unsteady`` are the rates whose loss
+    rose on its way; ``at_edge`` says that ``lr`` is the least or the largest of them, and a better one may lie beyond.
+    ``epochs`` and ``seconds`` are of all trials together.
     """
 
     lr: float
     losses: dict[float, float]
+    unsteady: tuple[float, ...]
     at_edge: bool
     epochs: int
     seconds: float
@@ -51,7 +55,9 @@ def search_lr(
 
     where :math:`\theta_\eta` are the last weights of a run of ``epochs`` at the rate :math:`\eta`. All runs start from
     the weights that ``vae`` has, which it has again at the end, and see the same batches and draws. A run that diverges
-    has an infinite loss. Where the best rate is the first or the last, one more is tried beyond it.
+    has an infinite loss. A rate at which the loss rises, by more than a tenth of what it had fallen since the first
+    epoch, is too high to be relied upon, and is taken only where all others do so too. Where the best rate is the first
+    or the last, one more is tried beyond it.
 
     Args:
         vae: The VAE before its training.
@@ -79,6 +85,7 @@ def search_lr(
         raise ValueError(f"rates must be two or more that rise from above 0, got {list(rates)}")
     weights = copy.deepcopy(vae.state_dict())
     losses: dict[float, float] = {}
+    unsteady: list[float] = []
     epochs_done = 0
     start = time.perf_counter()
 
@@ -93,21 +100,38 @@ def search_lr(
             history = fit(vae, data, epochs, optim=optim(rate), val=val, seed=seed, **settings)
         except FloatingPointError:
             losses[rate] = math.inf
+            unsteady.append(rate)
             count()  # the epoch it diverged in
         else:
             losses[rate] = history["val_loss"][-1]
+            if not _falls(history["val_loss"]):
+                unsteady.append(rate)
+
+    def best_rate() -> float:
+        return min(losses, key=lambda rate: (rate in unsteady, losses[rate]))
 
     try:
         for rate in grid:
             attempt(rate)
-        best = min(losses, key=losses.__getitem__)
+        best = best_rate()
         ratio = (grid[-1] / grid[0]) ** (1 / (len(grid) - 1))
         if best in (grid[0], grid[-1]) and math.isfinite(losses[best]):
             beyond = best * ratio if best == grid[-1] else best / ratio
             attempt(float(f"{beyond:.1g}") if ratio > 2 else beyond)  # 1, 3, 10, and 30 after it
     finally:
         vae.load_state_dict(weights)
-    best = min(losses, key=losses.__getitem__)
+    best = best_rate()
     if math.isinf(losses[best]):
         raise ValueError(f"rates: the loss diverged at each of {', '.join(f'{rate:g}' for rate in losses)}")
-    return LearningRate(best, losses, best in (min(losses), max(losses)), epochs_done, time.perf_counter() - start)
+    at_edge = best in (min(losses), max(losses))
+    return LearningRate(best, losses, tuple(sorted(unsteady)), at_edge, epochs_done, time.perf_counter() - start)
+
+
+def _falls(losses: Sequence[float]) -> bool:
+    """Whether a loss never rises by more than a share of what it had fallen since the first epoch."""
+    least = losses[0]
+    for loss in losses[1:]:
+        if loss > least + RISE * (losses[0] - least):
+            return False
+        least = min(least, loss)
+    return True
