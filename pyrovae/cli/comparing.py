@@ -64,7 +64,7 @@ class Listed(click.ParamType):
 def _parameters() -> list[click.Parameter]:
     """Those of ``fit``, with lists where :data:`LISTS` says so."""
     helps = {"out": "Folder of the comparison, made by this command.", "overwrite": "Replace the comparison in --out."}
-    parameters = [copy.copy(parameter) for parameter in fit.params if parameter.name != "conditional"]
+    parameters = [copy.copy(parameter) for parameter in fit.params]
     for option in parameters:
         if not isinstance(option, click.Option):
             continue
@@ -89,6 +89,8 @@ def compare(ctx: click.Context, data: str, out: Path, overwrite: bool, **options
     pyrovae compare mnist --prior spike-slab --latent-dim 16,64 --beta 1,4 --out runs/sparse
     pyrovae evaluate runs/compare/spike-slab
     """
+    if options["conditional"]:
+        raise ValueError("--conditional: models of labelled data are not compared here; fit trains one")
     models = _models(options)
     varied = [name for name in LISTS if name == "prior" or _is_list(options[name])]
     with runs.new_run(out, overwrite, "comparison", runs.read_comparison) as folder:
