@@ -43,7 +43,7 @@ BAD = {
     f"fit real.csv {TINY} --conditional --out out": "--conditional needs the label of each datum, .* has none$",
     f"fit digits {TINY} --conditional --prior vamp --out out": "prior 'vamp' runs the encoder at inputs without "
     "labels, got num_labels = 10$",
-    f"compare digits {TINY} --conditional --out out": "No such option '--conditional'",
+    f"compare digits {TINY} --conditional --out out": "--conditional: models of labelled data are not compared here",
     "sample run --label 3 --out x.npy": "--label 3: the labels of run 'run' are none: it is not conditional$",
     "encode run real.csv": "data has 5 values per row, the model of 'run' takes 64$",
 }

@@ -73,7 +73,7 @@ def _parameters() -> list[click.Parameter]:
         "lr": f"Learning rate, or search: by short runs, once for all seeds.  [default: search where --optim is a "
         f"list, else {USUAL_LR:g}]",
     }
-    parameters = [copy.copy(parameter) for parameter in fit.params if parameter.name != "conditional"]
+    parameters = [copy.copy(parameter) for parameter in fit.params]
     for option in parameters:
         if not isinstance(option, click.Option):
             continue
@@ -120,6 +120,8 @@ def compare(
     """
     if overwrite and resume:
         raise click.UsageError("--overwrite and --resume exclude each other")
+    if options["conditional"]:
+        raise ValueError("--conditional: models of labelled data are not compared here; fit trains one")
     if options["lr"] is None:
         options["lr"] = [SEARCH if is_list(options["optim"]) else USUAL_LR]
     models = all_models(options)

@@ -94,7 +94,7 @@ def prepare(data: str, options: dict[str, Any], weights_seed: int | None = None)
             residual=options["residual"],
             corrupt=options["corrupt"],
             missing=options["missing"],
-            num_labels=_num_labels(dataset) if options.get("conditional") else None,
+            num_labels=_num_labels(dataset) if options["conditional"] else None,
         ).to(device)
     asked = (data, options["data_dir"], binarize, options["seed"], options["missing"])
     check_support(vae, dataset, lambda: pv.data.rows(*asked))
