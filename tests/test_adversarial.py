@@ -162,6 +162,26 @@ def test_fit_has_a_history_a_seed_and_the_last_weights(make):
     assert not equal(one.state_dict(), make().state_dict())
 
 
+PLAYERS = ("generator", "critic")
+
+
+@pytest.mark.parametrize("resting", [("generator",), ("critic",), PLAYERS])
+def test_fit_follows_the_schedule_of_each_players_learning_rate(resting):
+    """One that is 0 from the second epoch on leaves its player, and no other, where the first epoch did."""
+    weights = []
+
+    def keep(gan, epoch, history):
+        weights.append({name: copy.deepcopy(gan.get_submodule(name).state_dict()) for name in PLAYERS})
+
+    falling, optims = pv.optim.cosine(0.01, epochs=1), []
+    for name in PLAYERS:
+        optims.append(pv.optim.adam(lr=falling if name in resting else 0.01))
+    fit(make_gan(), optim=optims[0] if resting == PLAYERS else tuple(optims), callbacks=[keep], seed=0)
+    for name in PLAYERS:
+        assert equal(weights[0][name], weights[-1][name]) == (name in resting)
+        assert not equal(weights[0][name], make_gan().get_submodule(name).state_dict())
+
+
 @pytest.mark.parametrize("make", [make_gan, make_autoencoder])
 def test_saved_and_loaded_it_is_the_same(make, tmp_path):
     game = make()
@@ -368,6 +388,8 @@ def refuses(call, error, match):
         (lambda: fit(make_gan(), compile=True), "compile"),
         (lambda: fit(make_gan(), precision=torch.bfloat16), "precision"),
         (lambda: fit(make_gan(), val=X, patience=2), "patience"),
+        (lambda: fit(make_gan(), optim=pv.optim.adam(lr=pv.optim.plateau(0.1))), "plateau"),
+        (lambda: fit(make_gan(), optim=(pv.optim.adam(), pv.optim.adam(lr=pv.optim.cosine(0.1, 9)))), "learning rate"),
         (lambda: Sampler(circle, 0), "dim"),
         (lambda: Shrunk(MLP(6, [8]), 2, threshold=0.0), "threshold"),
         (lambda: Sampler(torch.zeros(3, 2), 2), "draw"),

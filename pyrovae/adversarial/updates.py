@@ -62,7 +62,8 @@ class Updates:
     Args:
         game: A :class:`GAN`, an :class:`AdversarialAutoencoder` or another :class:`Game`.
         optim: An optimizer of ``pyro.optim``, which may tell the players apart by the names of parameters; or a pair,
-            the critic's second. None is Adam at a learning rate of 2e-4 with betas (0.5, 0.999).
+            the critic's second. :func:`pyrovae.fit` follows the schedules of their learning rates. None is Adam at a
+            learning rate of 2e-4 with betas (0.5, 0.999).
         loss: A loss, or its name in ``LOSSES``; None is :class:`NonSaturating` with a slope penalty of 1.
         clip_norm: Largest Euclidean norm of the gradient of all parameters of a player together.
 

@@ -35,6 +35,7 @@ __all__ = [
     "length",
     "num_steps",
     "num_tensors",
+    "optims_of",
     "rows_of_batch",
 ]
 
@@ -50,13 +51,20 @@ def check_pair(vae: Any) -> None:
 
 
 def check_game(optim: Any, compile: bool | None, precision: torch.dtype | None, patience: int | None) -> None:
-    """Refuse what a game has not: it is not compiled, its learning rates stand, no epoch of it is the best."""
-    for each in optim if isinstance(optim, tuple) else (optim,):
-        if isinstance(each, Scheduled | PyroLRScheduler):
-            raise ValueError("optim: a schedule of its learning rate is not for a GAN or an adversarial autoencoder")
+    """Refuse what a game has not: it is not compiled, no epoch of it is the best, and no loss of it only falls."""
+    if any(isinstance(each, PyroLRScheduler) for each in optims_of(optim)):
+        raise ValueError(
+            "optim: a plateau or a scheduler of Pyro's own is not for a GAN or an adversarial autoencoder: give the "
+            "optimizer a schedule, such as pyrovae.optim.cosine"
+        )
     for name, value in (("compile", compile or None), ("precision", precision), ("patience", patience)):
         if value is not None:
             raise ValueError(f"{name} is not for a GAN or an adversarial autoencoder, got {value}")
+
+
+def optims_of(optim: Any) -> tuple[Any, ...]:
+    """The optimizers of a run: one, or a game's pair."""
+    return optim if isinstance(optim, tuple) else (optim,)
 
 
 def check_registered(pair: Pair, batch: Rows) -> None:
@@ -157,8 +165,9 @@ def _num_required(function: Any) -> int:
 
 def end_of_schedules(loss: Any, optim: Any, epochs: int, steps_per_epoch: float) -> float:
     """The epoch from which an objective is the same for good, its counts put back to the start of a run."""
-    if isinstance(optim, Scheduled) and math.isfinite(optim.schedule.end):
-        _end("optim: the schedule of the learning rate", optim.schedule, epochs, steps_per_epoch)
+    for each in optims_of(optim):
+        if isinstance(each, Scheduled) and math.isfinite(each.schedule.end):
+            _end("optim: the schedule of the learning rate", each.schedule, epochs, steps_per_epoch)
     if not isinstance(loss, Objective):
         return 0.0
     loss.epoch, loss.step = 0.0, 0

@@ -41,6 +41,7 @@ from pyrovae.train.checks import (
     length,
     num_steps,
     num_tensors,
+    optims_of,
     rows_of_batch,
 )
 from pyrovae.vae import VAE, evaluating
@@ -188,11 +189,10 @@ def fit(
                 break
     if val is not None and not isinstance(vae, Game):
         _restore(best_weights)
-    schedules = dict(loss.schedules()) if isinstance(loss, Objective) else {}
-    if isinstance(optim, Scheduled):
-        schedules["the learning rate"] = optim.schedule
+    schedules = [*loss.schedules().items()] if isinstance(loss, Objective) else []
+    schedules += [("the learning rate", each.schedule) for each in optims_of(optim) if isinstance(each, Scheduled)]
     done = next(steps) - 1
-    for name, schedule in schedules.items() if math.isinf(steps_per_epoch) else ():  # known only now, of a stream
+    for name, schedule in schedules if math.isinf(steps_per_epoch) else ():  # known only now, of a stream
         if schedule.unit == "steps" and done < schedule.end < math.inf:
             warnings.warn(f"the run ended at step {done}, before the schedule of {name} did", stacklevel=2)
     return history
@@ -252,8 +252,9 @@ def _scheduled(
         done = epochs_done + count / length
         if isinstance(loss, Objective):
             loss.epoch = done
-        if isinstance(optim, Scheduled):
-            optim.move(done if optim.schedule.unit == "epochs" else steps_done)
+        for each in optims_of(optim):
+            if isinstance(each, Scheduled):
+                each.move(done if each.schedule.unit == "epochs" else steps_done)
         yield batch
         count += num_rows(batch)
 
