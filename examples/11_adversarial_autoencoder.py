@@ -11,7 +11,7 @@ drawn at random, for the first half of the test set is the cleaner one. Then 10,
 a classifier that is right about 98 % of real digits or more says which digits they are.
 
 The weight of the critic grows over the run: at first the autoencoder finds digits, then its codes are laid along the
-prior. At the last weight from the start, digits that are alike are never told apart.
+prior.
 
 With --out the picture shows codes over draws of the prior, and decoded draws.
 
