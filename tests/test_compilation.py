@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import mpmath
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch.nn import functional
 
 from pyrovae.compilation import Program, Uncapturable
 from pyrovae.compilation.functions import expm1, faster_functions, log1p
-from pyrovae.compilation.matmul import faster_products
+from pyrovae.compilation.matmul import REPEATS, _seconds, faster_products
 
 
 def far_and_near(dtype):
@@ -70,6 +72,20 @@ def test_products_by_the_other_library_are_the_products(monkeypatch, transposed,
     assert names.count("pyrovae.linear.default") == 1  # not the small one
     for got, want in zip(graph(a, b, c), products(a, b, c), strict=True):
         assert torch.allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_a_slow_product_is_timed_once_and_a_fast_one_often():
+    calls = {"slow": 0, "fast": 0}
+
+    def call(name, seconds):
+        calls[name] += 1
+        time.sleep(seconds)
+
+    slow, fast = _seconds(lambda: call("slow", 0.12), lambda: call("fast", 0.0))
+    assert calls == {"slow": 1, "fast": 1}, "by turns"
+    assert slow > 0.1 > fast
+    _seconds(lambda: call("fast", 0.0))
+    assert calls["fast"] == 1 + REPEATS
 
 
 def test_products_of_float64_and_slower_ones_are_left(monkeypatch):

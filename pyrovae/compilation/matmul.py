@@ -19,7 +19,7 @@ __all__ = ["faster_products"]
 
 SMALLEST = 2**18  # multiplications: below, the call of the other library costs more than it saves
 MARGIN = 0.9  # of the time, below which the other library is taken
-REPEATS = 16
+REPEATS, LONGEST = 16, 0.1  # of a product, and the seconds after which there are no more of them
 
 aten = torch.ops.aten
 
@@ -68,8 +68,9 @@ def _worth_it(bias: Node | None, a: Any, b: Any) -> bool:
 def _seconds(*calls: Callable[[], Any]) -> list[float]:
     """The shortest time of each, taken by turns: what else the machine does meets all of them."""
     times: list[list[float]] = [[] for _ in calls]
+    end = time.perf_counter() + LONGEST
     with torch.no_grad():
-        for _ in range(REPEATS):
+        while not times[0] or (len(times[0]) < REPEATS and time.perf_counter() < end):
             for call, seconds in zip(calls, times, strict=True):
                 start = time.perf_counter()
                 call()
