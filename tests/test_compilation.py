@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import mpmath
@@ -115,13 +116,20 @@ def test_a_compiled_product_is_right():
     assert torch.allclose(program(x)[0], functional.softplus(layer(x)), rtol=1e-4, atol=1e-5)
 
 
-def test_results_that_are_infinite_in_the_same_places_are_the_same(monkeypatch):
-    x = torch.tensor([0.0, 1.0, 2.0])
+def test_results_that_are_infinite_or_nan_in_the_same_places_are_the_same(monkeypatch):
+    x = torch.tensor([0.0, 1.0, 2.0, -1.0])
     monkeypatch.setattr(Program, "_compile", lambda self, graph: graph.module)
-    assert torch.equal(Program(lambda x: (x.log(),), [x])(x)[0], x.log())
-    monkeypatch.setattr(Program, "_compile", lambda self, graph: lambda x: (torch.tensor([0.0, 0.0, 0.7]),))
+    torch.testing.assert_close(Program(lambda x: (x.log(),), [x])(x)[0], x.log(), equal_nan=True)
+    monkeypatch.setattr(Program, "_compile", lambda self, graph: lambda x: (torch.tensor([0.0, 0.0, 0.7, 0.0]),))
     with pytest.raises(Uncapturable, match="compiled it gives norm"):
         Program(lambda x: (x.log(),), [x])
+
+
+def test_nan_where_there_was_a_number_is_refused(monkeypatch):
+    x = torch.tensor([1.0, 2.0])
+    monkeypatch.setattr(Program, "_compile", lambda self, graph: lambda *inputs: (graph.module(*inputs)[0] * math.nan,))
+    with pytest.raises(Uncapturable, match="compiled it gives nan where it gives"):
+        Program(lambda x: (x.log().sum(),), [x])
 
 
 def test_compiled_code_takes_inputs_of_any_strides():
