@@ -275,6 +275,17 @@ def test_s8_a_model_that_is_gone_leaves_the_store():
     assert own.isdisjoint(store.keys())
 
 
+def test_a_model_that_is_collected_while_the_store_is_read_is_left_out(monkeypatch):
+    class Collecting(dict):
+        def get(self, name):  # any allocation may have the garbage collector run
+            self.pop("gone", None)
+            return super().get(name)
+
+    params = Collecting(kept=torch.zeros(1), gone=torch.zeros(1))
+    monkeypatch.setattr(pyro.get_param_store(), "_params", params)
+    assert list(guards.stored()) == ["kept"]
+
+
 # S9, S12: in fit
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from pyrovae.guards.sites import running_objective
 
-__all__ = ["register"]
+__all__ = ["register", "stored"]
 
 
 def register(module: nn.Module) -> None:
@@ -47,6 +47,13 @@ def _forget(names: list[str]) -> None:
     for full_name in names:
         if full_name in store:
             del store[full_name]
+
+
+def stored() -> dict[str, torch.Tensor]:
+    """The unconstrained parameters in Pyro's store: a copy, for what is collected meanwhile takes its own out."""
+    params = pyro.get_param_store()._params
+    found = ((name, params.get(name)) for name in list(params))
+    return {name: param for name, param in found if param is not None}
 
 
 def _check_owner(module: PyroModule, store: Any) -> None:

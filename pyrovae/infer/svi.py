@@ -14,6 +14,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
+from pyrovae import guards
 from pyrovae.compilation import Program, Uncapturable, backwards, recurs
 from pyrovae.infer.calls import Calls, Compiled, flatten
 from pyrovae.infer.optimizer import Grouped
@@ -169,8 +170,7 @@ class SVI(pyro.infer.SVI):
         sites: Any = met.trace.nodes.values()
         params = dict.fromkeys(site["value"].unconstrained() for site in sites)
         if not params.keys() <= self._params.keys():
-            store: Any = pyro.get_param_store()
-            kept = {id(param) for _, param in store.named_parameters()}
+            kept = set(map(id, guards.stored().values()))
             self._params = {param: None for param in (*self._params, *params) if id(param) in kept}
             self._optimizer = None
         return _numbers(loss)

@@ -71,7 +71,7 @@ def check_registered(pair: Pair, batch: Rows) -> None:
     """Refuse two functions with a tensor that asks for a gradient and is no Pyro parameter: it would stay as it is."""
     with torch.random.fork_rng(devices=[data_of(batch).device] if data_of(batch).is_cuda else []):
         loss: Any = Trace_ELBO().differentiable_loss(*pair, *tensors(batch))
-    known = {id(tensor) for _, tensor in pyro.get_param_store().named_parameters()}
+    known = set(map(id, guards.stored().values()))
     unknown = [leaf for leaf in _leaves(loss) if id(leaf) not in known]
     if unknown:
         shapes = ", ".join(str(tuple(leaf.shape)) for leaf in unknown)

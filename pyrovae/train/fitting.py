@@ -294,8 +294,7 @@ def _weights(vae: VAE | Game | Pair) -> list[tuple[Tensor, Tensor]]:
     if isinstance(vae, nn.Module):
         tensors = list(vae.state_dict(keep_vars=True).values())
     else:
-        store: Any = pyro.get_param_store()
-        tensors = [value.unconstrained() for value in store.values()]
+        tensors = list(guards.stored().values())
     return [(tensor, tensor.detach().clone()) for tensor in tensors]
 
 
