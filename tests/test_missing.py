@@ -452,7 +452,7 @@ def test_a_table_with_empty_cells_from_fit_to_imputation(desk, monkeypatch, caps
     [
         ("fit nan.csv --out out", "nan at index (3, 1), and 1 such values in all; missing=True, or --missing, takes"),
         ("fit infinite.npy --missing --out out", "infinite.npy has inf at index (4, 2)"),
-        ("fit holes.csv --out out", "row 3 column 2 is not a number: ''"),
+        ("fit holes.csv --out out", "row 3 column 2 is not a number: ''; missing=True, or --missing, takes it"),
         ("fit words.csv --missing --out out", "row 3 column 2 is not a number: 'x'"),
         ("fit grey_holes.npy --missing --binarize static --out out", "has missing values, which are no probabilities"),
         ("impute run", "run 'run' has a model of whole data: pyrovae fit --missing"),

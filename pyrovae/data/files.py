@@ -85,6 +85,8 @@ def _read_csv(missing: bool, path: Path) -> np.ndarray[Any, Any]:
                 row[column - 1] = "nan"
             elif not _is_number(cell):
                 hint = "; decimals take a point" if _is_number(cell.replace(",", ".")) else ""
+                if not cell.strip():
+                    hint = "; missing=True, or --missing, takes it for a value that is missing"
                 raise ValueError(f"row {number} column {column} is not a number: {cell!r}{hint}")
     return np.array(rows[first:], dtype=np.float32)
 
