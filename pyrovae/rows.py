@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Rows", "check_rows", "cut", "data_of", "each", "is_rows", "moved", "num_rows", "tensors"]
+__all__ = ["Rows", "check_rows", "cut", "data_of", "each", "is_rows", "joined", "moved", "num_rows", "tensors"]
 
 Rows = Tensor | tuple[Tensor, ...]
 
@@ -23,6 +23,11 @@ def is_rows(x: Any) -> bool:
 def tensors(x: Rows) -> tuple[Tensor, ...]:
     """What model and guide are called with."""
     return x if isinstance(x, tuple) else (x,)
+
+
+def joined(x: tuple[Tensor, ...]) -> Rows:
+    """What :func:`tensors` was of: a tensor alone is no tuple."""
+    return x if len(x) > 1 else x[0]
 
 
 def data_of(x: Rows) -> Tensor:

@@ -1,9 +1,9 @@
 """Tensors in: the built-in data sets, a user's own files, batches."""
 
+from pyrovae.data.batching import batches
 from pyrovae.data.sets import (
     NAMES,
     Data,
-    batches,
     binarized,
     digits,
     fashion_mnist,

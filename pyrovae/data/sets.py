@@ -1,32 +1,25 @@
-"""Data sets and their batches.
-
-A data set is a :class:`Data`: three splits as whole tensors, one row per datum. Batches are cut by indexing the tensor.
-"""
+"""Data sets: each is a :class:`Data`, three splits as whole tensors, one row per datum."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from pyrovae.data.downloads import read_torchvision
 from pyrovae.data.files import Source, read_images, read_table
 from pyrovae.data.photographs import read_patches
 from pyrovae.data.standardization import Standardization
 from pyrovae.data.vocabulary import Vocabulary
-from pyrovae.rows import Rows, check_rows, cut, data_of, each, is_rows, num_rows, tensors
 
 __all__ = [
     "NAMES",
     "Data",
-    "batches",
     "binarized",
     "digits",
     "fashion_mnist",
@@ -276,56 +269,6 @@ def split(
         parts[part] = _binarized(name, parts[part], generator)
     transform = torch.bernoulli if binarize == "dynamic" else None
     return Data(name, parts["train"], parts["val"], parts["test"], transform, image_shape, named)
-
-
-def batches(
-    x: Rows | Dataset[Any] | Iterable[Any],
-    batch_size: int = 128,
-    *,
-    shuffle: bool = True,
-    transform: Callable[[Tensor], Tensor] | None = None,
-    generator: torch.Generator | None = None,
-    num_tensors: int = 1,
-) -> Iterator[Any]:
-    """One pass over x in batches. A tensor is cut by rows and never copied, a tuple of tensors alike into tuples; a
-    Dataset goes through a DataLoader, and whatever else can be iterated is taken as it is.
-
-    Args:
-        x: ``(N, *event_shape)``, a tuple of tensors of N rows each, a Dataset, or a DataLoader.
-        batch_size: The last batch may be smaller.
-        shuffle: Whether the rows come in a new random order.
-        transform: Applied to each batch, of several tensors to the first.
-        generator: Of the order; None is torch's own.
-        num_tensors: How many are kept of what a Dataset or a loader gives: of ``(x, label)`` the first is, by itself,
-            unless it is 2.
-
-    Raises: ValueError if ``batch_size`` is not positive, or tensors differ in their numbers of rows.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    source: Iterable[Any]
-    if is_rows(x):
-        source, num_tensors = _cut(x, batch_size, shuffle, generator), len(tensors(x))  # type: ignore[arg-type]  # is_rows
-    elif isinstance(x, Dataset):
-        source = DataLoader(x, batch_size, shuffle=shuffle, generator=generator)
-    else:
-        source = x
-    for batch in source:
-        if isinstance(batch, (tuple, list)):
-            batch = batch[0] if num_tensors == 1 else tuple(batch[:num_tensors])
-        if transform is not None:
-            batch = (transform(batch[0]), *batch[1:]) if isinstance(batch, tuple) else transform(batch)
-        yield batch
-
-
-def _cut(x: Rows, batch_size: int, shuffle: bool, generator: torch.Generator | None) -> Iterator[Rows]:
-    check_rows("data", x)
-    if not shuffle:
-        yield from cut(x, batch_size)
-        return
-    order = torch.randperm(num_rows(x), generator=generator).to(data_of(x).device)
-    for rows in order.split(batch_size):
-        yield each(partial(torch.index_select, dim=0, index=rows), x)
 
 
 def _checked(name: str, x: Tensor, missing: bool) -> Tensor:

@@ -16,7 +16,7 @@ from pyrovae import guards
 from pyrovae.compilation import Passes
 from pyrovae.objectives import draw_sites, is_shared
 from pyrovae.objectives.sites import check_observed, check_points, is_point
-from pyrovae.rows import Rows, check_rows, cut, data_of, each, num_rows, tensors
+from pyrovae.rows import Rows, check_rows, cut, data_of, each, joined, num_rows, tensors
 from pyrovae.vae import VAE, evaluating
 
 __all__ = [
@@ -113,7 +113,7 @@ def passing(
 
 
 def _weighed(vae: VAE | Pair, num_draws: int, *x: Tensor) -> tuple[Tensor]:
-    return (log_weights(vae, x if len(x) > 1 else x[0], num_draws),)
+    return (log_weights(vae, joined(x), num_draws),)
 
 
 def log_weights(vae: VAE | Pair, x: Rows, num_draws: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.metrics.draws import Pair, check_points, chunks, drawn, local, measuring, passing
-from pyrovae.rows import Rows, data_of
+from pyrovae.rows import Rows, data_of, joined
 from pyrovae.vae import VAE
 
 __all__ = ["impute"]
@@ -55,7 +55,7 @@ def impute(vae: VAE | Pair, x: Rows, num_samples: int = 1000) -> Tensor:
 
 def _weighted_mean(vae: VAE | Pair, num_draws: int, *x: Tensor) -> tuple[Tensor, Tensor]:
     """The logarithm of the sum of the weights, ``(N,)``, and the weighted mean of E[x|z], ``(N, *event_shape)``."""
-    model, guide = map(local, drawn(vae, x if len(x) > 1 else x[0], num_draws))
+    model, guide = map(local, drawn(vae, joined(x), num_draws))
     check_points(guide)
     log_w = sum(site["log_prob"] for site in model.values()) - sum(site["log_prob"] for site in guide.values())
     (data,) = (site["fn"] for site in model.values() if site["is_observed"])
