@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from pyrovae.compilation import Program, Uncapturable
 from pyrovae.compilation.functions import expm1, faster_functions, log1p
-from pyrovae.compilation.matmul import REPEATS, _seconds, faster_products
+from pyrovae.compilation.matmul import faster_products
+from pyrovae.compilation.timings import REPEATS, shortest
 
 
 def far_and_near(dtype):
@@ -58,7 +59,7 @@ def test_a_graph_with_these_functions_gives_its_own_numbers():
 @pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("bias", [False, True])
 def test_products_by_the_other_library_are_the_products(monkeypatch, transposed, bias):
-    monkeypatch.setattr("pyrovae.compilation.matmul._seconds", lambda ours, torchs: [0.0, 1.0])
+    monkeypatch.setattr("pyrovae.compilation.matmul.shortest", lambda ours, torchs: [0.0, 1.0])
     monkeypatch.setattr("pyrovae.compilation.matmul._choices", {})
     a = torch.randn(96, 64).t() if transposed[0] else torch.randn(64, 96)
     b = torch.randn(80, 96).t() if transposed[1] else torch.randn(96, 80)
@@ -82,15 +83,15 @@ def test_a_slow_product_is_timed_once_and_a_fast_one_often():
         calls[name] += 1
         time.sleep(seconds)
 
-    slow, fast = _seconds(lambda: call("slow", 0.12), lambda: call("fast", 0.0))
+    slow, fast = shortest(lambda: call("slow", 0.12), lambda: call("fast", 0.0))
     assert calls == {"slow": 1, "fast": 1}, "by turns"
     assert slow > 0.1 > fast
-    _seconds(lambda: call("fast", 0.0))
+    shortest(lambda: call("fast", 0.0))
     assert calls["fast"] == 1 + REPEATS
 
 
 def test_products_of_float64_and_slower_ones_are_left(monkeypatch):
-    monkeypatch.setattr("pyrovae.compilation.matmul._seconds", lambda ours, torchs: [1.0, 0.5])
+    monkeypatch.setattr("pyrovae.compilation.matmul.shortest", lambda ours, torchs: [1.0, 0.5])
     monkeypatch.setattr("pyrovae.compilation.matmul._choices", {})
     for dtype in (torch.float32, torch.float64):
         a, b = torch.randn(64, 96, dtype=dtype), torch.randn(96, 80, dtype=dtype)
@@ -100,7 +101,7 @@ def test_products_of_float64_and_slower_ones_are_left(monkeypatch):
 
 
 def test_a_product_of_a_product_is_by_the_other_library_too(monkeypatch):
-    monkeypatch.setattr("pyrovae.compilation.matmul._seconds", lambda ours, torchs: [0.0, 1.0])
+    monkeypatch.setattr("pyrovae.compilation.matmul.shortest", lambda ours, torchs: [0.0, 1.0])
     monkeypatch.setattr("pyrovae.compilation.matmul._choices", {})
     a, b, c = torch.randn(64, 96), torch.randn(96, 80), torch.randn(80, 72)
     graph = make_fx(lambda a, b, c: a @ b @ c)(a, b, c)

@@ -26,6 +26,7 @@ def programs(monkeypatch, recorded):
 
     monkeypatch.setattr(Program, "__init__", kept)
     monkeypatch.setattr(timings, "SECONDS", 0.0)
+    monkeypatch.setattr(timings, "RUNS", 0)
     return made
 
 
@@ -64,6 +65,14 @@ def test_few_passes_are_not_compiled(programs, monkeypatch):
     for _ in range(20):
         run(torch.ones(3))
     assert not programs
+
+
+def test_long_calls_are_compiled_where_those_that_compiling_makes_are_earned_back_too():
+    calls = timings.Timings()
+    calls._num_timed, calls.seconds, calls.fastest = 3, 18.0, 6.0
+    assert not calls.pays(9)  # at most 21.6 seconds, where compiling takes ten and four calls
+    assert calls.pays(15)
+    assert calls.pays(9, cost=20.0)  # as it was before, calls and all
 
 
 def test_what_cannot_be_compiled_says_so_once_and_goes_on(programs):
@@ -147,6 +156,7 @@ def test_a_log_likelihood_is_the_same_compiled(monkeypatch):
     torch.manual_seed(1)
     expected = metrics.importance_curve(vae, x, (1, 40))
     monkeypatch.setattr(timings, "SECONDS", 0.0)
+    monkeypatch.setattr(timings, "RUNS", 0)
     torch.manual_seed(1)
     with warnings.catch_warnings(action="error"):
         got = metrics.importance_curve(vae, x, (1, 40))

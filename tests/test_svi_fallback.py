@@ -97,6 +97,7 @@ def run(cls, model, steps=8, seed=0, objective=pv.ELBO, batch=X, **options):
 @pytest.mark.parametrize("likelihood", WHY, ids=lambda f: f.__name__)
 def test_what_is_not_up_to_tensors_runs_as_it_is_and_says_why(recorded, likelihood, monkeypatch):
     monkeypatch.setattr("pyrovae.compilation.timings.SECONDS", 0.0)
+    monkeypatch.setattr("pyrovae.compilation.timings.RUNS", 0)
     model = model_of(likelihood)
     with pytest.warns(
         UserWarning, match=r"pv.SVI: step runs without compilation from here on: " + WHY[likelihood]
@@ -116,6 +117,7 @@ def test_compile_true_insists(recorded, likelihood):
 
 def test_shapes_that_depend_on_data_run_as_they_are(monkeypatch):
     monkeypatch.setattr("pyrovae.compilation.timings.SECONDS", 0.0)
+    monkeypatch.setattr("pyrovae.compilation.timings.RUNS", 0)
     with pytest.warns(UserWarning, match="step runs without compilation from here on"):
         losses, _ = run(pv.SVI, model_of(shapes))
     assert losses == pytest.approx(run(pyro.infer.SVI, model_of(shapes))[0], rel=1e-6)
@@ -123,6 +125,7 @@ def test_shapes_that_depend_on_data_run_as_they_are(monkeypatch):
 
 def test_without_a_compiler_it_runs_as_it_is(monkeypatch):
     monkeypatch.setattr("pyrovae.compilation.timings.SECONDS", 0.0)
+    monkeypatch.setattr("pyrovae.compilation.timings.RUNS", 0)
     none = {"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True, "compile_threads": 1}
     plain = model_of(lambda x, z: dist.Normal(z * 1.2345, 1.0).to_event(1))
     with inductor.patch(none):
@@ -251,6 +254,7 @@ def test_inside_a_handler_of_pyro_it_runs_as_it_is(recorded):
 
 def test_enumeration_runs_as_it_is(recorded, monkeypatch):
     monkeypatch.setattr("pyrovae.compilation.timings.SECONDS", 0.0)
+    monkeypatch.setattr("pyrovae.compilation.timings.RUNS", 0)
 
     @config_enumerate
     def mixture(x):
@@ -281,6 +285,7 @@ def test_a_short_run_is_not_compiled_and_a_long_one_is(recorded, monkeypatch):
     assert svi.compilations == 1
     assert svi.num_calls == 10**7 - 8
     monkeypatch.setattr("pyrovae.compilation.timings.SECONDS", 0.01)
+    monkeypatch.setattr("pyrovae.compilation.timings.RUNS", 0)
     assert run(pv.SVI, plain, steps=60)[1].compilations == 1  # they have lasted that long by then
 
 

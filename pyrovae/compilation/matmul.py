@@ -6,8 +6,6 @@ torch sends float32 products to MKL; oneDNN, the other library inside torch, too
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,11 +13,12 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
+from pyrovae.compilation.timings import shortest
+
 __all__ = ["faster_products"]
 
 SMALLEST = 2**18  # multiplications: below, the call of the other library costs more than it saves
 MARGIN = 0.9  # of the time, below which the other library is taken
-REPEATS, LONGEST = 16, 0.1  # of a product, and the seconds after which there are no more of them
 
 aten = torch.ops.aten
 
@@ -60,22 +59,10 @@ def _worth_it(bias: Node | None, a: Any, b: Any) -> bool:
         with torch.random.fork_rng(devices=[]):
             x, y = (torch.empty_strided(f.shape, f.stride()).normal_() for f in factors)
         linear = _linear()
-        ours, torchs = _seconds(lambda: linear(x, y.t(), None), lambda: x @ y)
+        with torch.no_grad():
+            ours, torchs = shortest(lambda: linear(x, y.t(), None), lambda: x @ y)
         _choices[key] = ours < MARGIN * torchs
     return _choices[key]
-
-
-def _seconds(*calls: Callable[[], Any]) -> list[float]:
-    """The shortest time of each, taken by turns: what else the machine does meets all of them."""
-    times: list[list[float]] = [[] for _ in calls]
-    end = time.perf_counter() + LONGEST
-    with torch.no_grad():
-        while not times[0] or (len(times[0]) < REPEATS and time.perf_counter() < end):
-            for call, seconds in zip(calls, times, strict=True):
-                start = time.perf_counter()
-                call()
-                seconds.append(time.perf_counter() - start)
-    return [min(seconds) for seconds in times]
 
 
 def _linear() -> Any:

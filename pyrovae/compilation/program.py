@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from pyrovae.compilation.capture import Graph, Uncapturable, capture
 from pyrovae.compilation.functions import faster_functions
 from pyrovae.compilation.matmul import faster_products
+from pyrovae.compilation.replay import Replay, can_be_recorded
+from pyrovae.compilation.timings import shortest
 
 __all__ = ["Program"]
 
@@ -40,6 +42,7 @@ class Program:
         entries: Entries of dictionaries that must stay what they are, as those of modules must.
         moved: Tensors that the function moves in place, besides the buffers of modules, in groups of like scales.
 
+    On a CUDA device the code becomes one CUDA graph where that is right and faster, and ``replays`` says whether it is.
     ``seconds`` is the time that all this took. A program is no longer to be called once it is not ``still_right()``.
     Raises: Uncapturable, with the reason.
     """
@@ -66,9 +69,8 @@ class Program:
         self._outside = [x.detach() for x in graph.outside]
         self._ran = 0.0  # seconds
         self._code = self._compile(graph)
-        with self._untouched():
-            got = [*self(*inputs), *self._positions()]
-        self._compare(expected, got)
+        self._compare(expected)
+        self.replays = can_be_recorded([*inputs, *self._outside]) and self._record(expected)
         self._settings = _Entries(
             (vars(m), name) for m in self._watched for name, v in vars(m).items() if _is_setting(v)
         )
@@ -141,7 +143,28 @@ class Program:
             except Exception as error:  # of a compiler that is not there, or fails, in one of a dozen classes
                 raise Uncapturable(f"it cannot be compiled here: {_first_line(error)}") from error
 
-    def _compare(self, expected: Sequence[Tensor], got: Sequence[Tensor]) -> None:
+    def _record(self, expected: Sequence[Tensor]) -> bool:
+        """Have a CUDA graph in the place of the code, where that does the same in less time."""
+        code = self._code
+        try:
+            with torch.no_grad(), self._untouched():
+                replay = Replay(code, self._inputs, self._outside)
+                alone, together = shortest(lambda: self._finished(code), lambda: self._finished(replay))
+            if together < alone:
+                self._code = replay
+                self._compare(expected)
+        except Exception:  # of what cannot be recorded; the code is right without
+            self._code = code
+        return self._code is not code
+
+    def _finished(self, code: Callable[..., Sequence[Tensor]]) -> None:
+        code(*self._inputs, *self._outside)
+        torch.cuda.synchronize()
+
+    def _compare(self, expected: Sequence[Tensor]) -> None:
+        """Raise where the code does not do what the captured run did."""
+        with self._untouched():
+            got = [*self(*self._inputs), *self._positions()]
         floats = [x for x in expected if x.is_floating_point()]
         # of what would be zero but for it
         rounding = 10 * max((torch.finfo(x.dtype).eps * _norm(x) for x in floats), default=0.0)
@@ -160,7 +183,7 @@ class Program:
         owned = (x for module in self._watched for x in (*module.parameters(), *module.buffers()))
         tensors = dict.fromkeys((*owned, *(x for group in self._moved for x in group)))
         before = [x.detach().clone() for x in tensors]
-        devices = {x.device for x in self._inputs if x.is_cuda}
+        devices = {x.device for x in (*self._inputs, *tensors) if x.is_cuda}
         with torch.random.fork_rng(devices=list(devices)):
             yield
         with torch.no_grad():

@@ -1,22 +1,24 @@
-"""When compiling pays: the one policy of steps and of passes."""
+"""When compiling pays: the one policy of steps and of passes; which of several ways is the fastest."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
 from pyrovae import guards
 
-__all__ = ["Timings", "recurs"]
+__all__ = ["Timings", "recurs", "shortest"]
 
 CHECKED = 2  # calls with Pyro's validation and the guards of pyrovae
 TIMED = 3  # calls without them, at least, before one is compiled
 SAVED = 0.4  # of a call, at least, by compiling it
-SECONDS = 10.0  # to compile one, before one was compiled
+SECONDS, RUNS = 10.0, 4  # to compile one, before one was compiled, and how often that calls it
+REPEATS, LONGEST = 16, 0.1  # of a call that is compared, and the seconds after which there are no more of them
 
 
 class Timings:
@@ -44,14 +46,26 @@ class Timings:
     def pays(self, left: float | None, cost: float | None = None) -> bool:
         """Whether compiling costs less than it saves of ``left`` calls, or, if None, than they have cost so far.
 
-        ``cost`` is the time in seconds that compiling took before; without one it is taken to be ten.
+        ``cost`` is the time in seconds that compiling took before; without one it is taken to be ten, and four calls.
         """
         if self._num_timed < TIMED:
             return False
-        cost = SECONDS if cost is None else cost
+        cost = SECONDS + RUNS * self.fastest if cost is None else cost
         return self.seconds > cost if left is None else SAVED * self.fastest * left > cost
 
 
 def recurs(modules: Iterable[nn.Module]) -> bool:
     """Whether a recurrent layer is among them, whose loop is thousands of operations: minutes to compile."""
     return any(isinstance(module, nn.RNNBase) for module in modules)
+
+
+def shortest(*calls: Callable[[], Any]) -> list[float]:
+    """The shortest time of each, taken by turns: what else the machine does meets all of them."""
+    times: list[list[float]] = [[] for _ in calls]
+    end = time.perf_counter() + LONGEST
+    while not times[0] or (len(times[0]) < REPEATS and time.perf_counter() < end):
+        for call, seconds in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+    return [min(seconds) for seconds in times]

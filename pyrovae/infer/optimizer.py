@@ -201,7 +201,7 @@ class AdamUpdate:
         rate, (beta_1, beta_2), eps, decay = float(group["lr"]), group["betas"], group["eps"], group["weight_decay"]
         corrected, root = rate / (1 - beta_1**t), 1 / math.sqrt(1 - beta_2**t)
         numbers = (corrected, root, 1 - beta_1, beta_2, 1 - beta_2, eps, rate * decay if self._kind[1] else decay)
-        return torch.tensor(numbers, dtype=self.params[0].dtype)
+        return torch.tensor(numbers, dtype=self.params[0].dtype, device=self.params[0].device)
 
     def __call__(self, grads: Mapping[Tensor, Tensor], inputs: Tensor, keep: Tensor | None) -> None:
         """Move the parameters and the state, but where ``keep`` is true, in which case all stays as it was."""

@@ -50,7 +50,8 @@ class SVI(pyro.infer.SVI):
     of the objective is an input of the graph, and so is each parameter, buffer and tensor from outside; a number or a
     flag of a module that changes is followed. Where Python reads the value of a tensor, or draws, nothing is compiled.
     What model and guide take from elsewhere in Python is taken to stay: whether it did is looked at ever more seldom,
-    and what has changed is compiled anew, with a warning.
+    and what has changed is compiled anew, with a warning. On a CUDA device the graph is launched as one CUDA graph,
+    where that is faster.
 
     A seed gives the same numbers compiled and not. The first two steps of each shape run with Pyro's validation and the
     guards of ``pyrovae``, the others without. A loss that is NaN raises FloatingPointError under an objective of
@@ -125,7 +126,7 @@ class SVI(pyro.infer.SVI):
         if compiled is None:
             with timings.unchecked() if timings.checked else calls.met():
                 return self._step_as_it_is(args, kwargs) if what == "step" else self._loss_as_it_is(args, kwargs)
-        losses, grads = compiled([*tensors, *self._scheduled().values()])
+        losses, grads = compiled([*tensors, *self._scheduled(tensors).values()])
         if what == "step":
             self._check(losses, args, kwargs)
             for param, grad in zip(compiled.params, grads, strict=True):
@@ -189,13 +190,14 @@ class SVI(pyro.infer.SVI):
         for value in values:
             warn_if_nan(value, "loss")
 
-    def _scheduled(self) -> dict[str, Tensor]:
-        """What the schedules of the objective are at now."""
+    def _scheduled(self, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the schedules of the objective are at now, where the tensors are that a step is given."""
         if not isinstance(self.objective, Objective):
             return {}
         numbers = self.objective.followed
         now = {name: self.objective.now(name, number) for name, number in numbers.items()}
-        return {name: torch.tensor(number, dtype=torch.float64) for name, number in now.items()}
+        device = tensors[0].device if tensors else None
+        return {name: torch.tensor(number, dtype=torch.float64, device=device) for name, number in now.items()}
 
     def _compiled(self, calls: Calls, tensors: Sequence[Tensor], rebuild: Any) -> Compiled | None:
         """The compiled calls of a signature, compiled now where it is time; None where they are not."""
@@ -239,7 +241,7 @@ class SVI(pyro.infer.SVI):
         optimizer = self._optimizer if with_update and step and self.accumulate == 1 else None
         compiled = Compiled([] if optimizer is None else optimizer.updates() or [])
         stepped = {param for update in compiled.updates for param in update.params}
-        scheduled, params = self._scheduled(), list(self._params)
+        scheduled, params = self._scheduled(tensors), list(self._params)
         num_inputs = len(tensors) + len(scheduled)
 
         def graph(*inputs: Tensor) -> tuple[Tensor, ...]:

@@ -18,7 +18,7 @@ from pyrovae.vae import VAE
 
 __all__ = ["LearningRate", "search_lr"]
 
-RISE = 0.1
+RISE = 0.01
 
 
 class LearningRate(NamedTuple):
@@ -55,7 +55,7 @@ def search_lr(
 
     where :math:`\theta_\eta` are the last weights of a run of ``epochs`` at the rate :math:`\eta`. All runs start from
     the weights that ``vae`` has, which it has again at the end, and see the same batches and draws. A run that diverges
-    has an infinite loss. A rate at which the loss rises, by more than a tenth of what it had fallen since the first
+    has an infinite loss. A rate at which the loss rises, by more than a hundredth of what it had fallen since the first
     epoch, is too high to be relied upon, and is taken only where all others do so too. Where the best rate is the first
     or the last, one more is tried beyond it.
 
