@@ -60,7 +60,9 @@ def main() -> None:
         two_of_each = torch.cat([(data.labels["test"] == label).nonzero()[:2, 0] for label in range(10)])
         holes = test[two_of_each]
         rows = {"original": data.test[two_of_each], "seen": holes, "filled": pv.metrics.impute(vae, holes, num_samples)}
-        draw(rows, data.image_shape, args.out)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        pv.plots.image_rows(rows, data.image_shape).savefig(args.out)
+        print(f"picture: {args.out}")
     *_, mean, _, weighted = errors.values()
     print(f"squared error of missing pixels, mean of the pixel over VAE: {mean / weighted:.2f}")
 
@@ -76,28 +78,6 @@ def masked_vae(pixels: int) -> pv.VAE:
     return pv.VAE(
         pv.priors.Normal(LATENT_DIM), pv.likelihoods.Masked(likelihood), pv.guides.Normal(encoder, LATENT_DIM)
     )
-
-
-def draw(rows: dict[str, Tensor], image_shape: tuple[int, int, int], path: Path) -> None:
-    """Rows of digits; what is missing is light blue."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    _, height, width = image_shape
-    tiles = torch.stack(list(rows.values())).unflatten(-1, (height, width))
-    tiles = torch.nn.functional.pad(tiles, (1, 1, 1, 1))  # (rows, digits, height + 2, width + 2)
-    mosaic = tiles.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-    figure = Figure(figsize=(11.2, 1.75), dpi=100)
-    axes = figure.add_axes((0.07, 0.01, 0.925, 0.98))
-    colours = colormaps["gray_r"].with_extremes(bad="#b3d4f0")
-    axes.imshow(mosaic.numpy(), cmap=colours, vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-    axes.set_yticks([(row + 0.5) * (height + 2) for row in range(len(rows))], list(rows), fontsize=9)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    print(f"picture: {path}")
 
 
 if __name__ == "__main__":

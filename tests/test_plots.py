@@ -196,6 +196,20 @@ def test_rows_of_images_are_the_data_under_their_names():
     assert shown.shape == (2 * 3, 3 * 3), "each image has a white line above and at its left"
     images = shown.reshape(2, 3, 3, 3).transpose(0, 2, 1, 3)[:, :, 1:, 1:].reshape(2, 3, 4)
     np.testing.assert_allclose(images, torch.stack([clean, holes]).numpy(), rtol=1e-6)
+    assert np.isnan(shown).sum() == 1, "the lines between are white, what is missing has a colour of its own"
+    colours = axes.images[0].to_rgba(axes.images[0].get_array())
+    np.testing.assert_allclose(colours[np.isnan(shown)][0, :3], plots.pictures.MISSING, atol=1e-6)
+    assert (colours[0] == 1).all()
+
+
+def test_a_value_that_is_missing_of_an_image_in_colour_has_that_colour_too():
+    x = torch.full((1, 12), 0.25)
+    x[0, 1] = math.nan  # the red of the second pixel
+    (axes,) = plots.image_rows({"x": x}, (3, 2, 2)).axes
+    shown = np.asarray(axes.images[0].get_array())
+    np.testing.assert_allclose(shown[1, 2], plots.pictures.MISSING, atol=1e-6)
+    np.testing.assert_allclose(shown[1, 1], (0.25, 0.25, 0.25), atol=1e-6)
+    assert (shown[0] == 1).all()
 
 
 def test_rows_of_different_numbers_of_images_are_refused():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 ImageShape = tuple[int, int, int] | None
+
+MISSING = (0.70, 0.83, 0.94)  # the colour of a value that is not there
 
 
 def loss_curves(history: History) -> Figure:
@@ -76,7 +78,7 @@ def image_rows(rows: Mapping[str, Tensor], image_shape: ImageShape = None) -> Fi
     """Rows of images, each with its name at the left: what became of the same data, one datum per column.
 
     Args:
-        rows: ``(N, *event_shape)`` of each name, as many data in each; NaN is left white.
+        rows: ``(N, *event_shape)`` of each name, as many data in each; NaN, a value that is missing, is light blue.
         image_shape: As of :func:`reconstructions`.
 
     Raises: ValueError if there is no row, or the rows have different shapes.
@@ -99,6 +101,8 @@ def image_grid(x: Tensor, image_shape: ImageShape = None, columns: int = 12) -> 
 
 def _rows_of_images(x: Tensor, image_shape: ImageShape, labels: list[str] | None) -> Figure:
     """x is ``(rows, columns, values)``; all cells share one grey scale, from the least value to the largest."""
+    from matplotlib import colormaps
+
     x = x.detach().float().cpu()
     rows, columns = x.shape[:2]
     if image_shape is None or not is_picture(image_shape):
@@ -106,17 +110,22 @@ def _rows_of_images(x: Tensor, image_shape: ImageShape, labels: list[str] | None
     channels, height, width = image_shape
     finite = x[torch.isfinite(x)]
     low, high = (min(0.0, float(finite.min())), max(1.0, float(finite.max()))) if channels == 1 else (0.0, 1.0)
-    tiles = torch.full((rows, columns, channels, height + 1, width + 1), math.nan)
+    white = low if channels == 1 else high
+    tiles = torch.full((rows, columns, channels, height + 1, width + 1), white)
+    x = torch.where(x.isnan().all(-1, keepdim=True), white, x)  # the cells that are left of a grid
     tiles[..., 1:, 1:] = x.reshape(rows, columns, channels, height, width)
     mosaic = tiles.permute(2, 0, 3, 1, 4).reshape(channels, rows * (height + 1), columns * (width + 1))
     size = 0.55
     figure = new_figure(size * columns + _room(labels), size * rows * height / width + 0.1)
     axes = figure.subplots()
+    look: Any = {"interpolation": "nearest"}
     axes.set_anchor("E")  # the room that is left is that of the names
     if channels == 1:
-        axes.imshow(mosaic[0].numpy(), cmap="gray_r", vmin=low, vmax=high, interpolation="nearest")
+        axes.imshow(mosaic[0].numpy(), cmap=colormaps["gray_r"].with_extremes(bad=MISSING), vmin=low, vmax=high, **look)
     else:
-        axes.imshow(mosaic[:3].permute(1, 2, 0).nan_to_num(1.0).clamp(0, 1).numpy(), interpolation="nearest")
+        mosaic = mosaic.permute(1, 2, 0)
+        missing = mosaic.isnan().any(-1, keepdim=True)
+        axes.imshow(torch.where(missing, torch.tensor(MISSING), mosaic).clamp(0, 1).numpy(), **look)
     _only_row_labels(axes, labels, [(row + 0.5) * (height + 1) for row in range(rows)])
     return figure
 
