@@ -67,7 +67,7 @@ def over_spiral(size: int) -> pv.AdversarialAutoencoder:
 
 MODELS = {"spike-and-slab": over_spike_slab, "spiral": over_spiral}
 SLOPE_PENALTY = {"spike-and-slab": 0.1, "spiral": 0.5}
-BATCH = {"spike-and-slab": 256, "spiral": 128}
+BATCH = 128
 
 
 def train(name: str, model: pv.AdversarialAutoencoder, data: pv.data.Data, epochs: int, seed: int) -> float:
@@ -82,7 +82,7 @@ def train(name: str, model: pv.AdversarialAutoencoder, data: pv.data.Data, epoch
         model,
         data,
         epochs=epochs,
-        batch_size=BATCH[name],
+        batch_size=BATCH,
         optim=(rest, critic),
         loss=NonSaturating(SLOPE_PENALTY[name]),
         callbacks=[grow],

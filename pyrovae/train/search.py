@@ -18,7 +18,8 @@ from pyrovae.vae import VAE
 
 __all__ = ["LearningRate", "search_lr"]
 
-RISE = 0.01
+RISE = 0.1  # of a loss, as a share of what it had fallen, that noise and a good rate do not have
+FINE = 2.5  # between two rates, up to which there is none between them to try
 
 
 class LearningRate(NamedTuple):
@@ -55,9 +56,10 @@ def search_lr(
 
     where :math:`\theta_\eta` are the last weights of a run of ``epochs`` at the rate :math:`\eta`. All runs start from
     the weights that ``vae`` has, which it has again at the end, and see the same batches and draws. A run that diverges
-    has an infinite loss. A rate at which the loss rises, by more than a hundredth of what it had fallen since the first
+    has an infinite loss. A rate at which the loss rises, by more than a tenth of what it had fallen since the first
     epoch, is too high to be relied upon, and is taken only where all others do so too. Where the best rate is the first
-    or the last, one more is tried beyond it.
+    or the last, one more is tried beyond it. Then one is tried between the best and each neighbour that is more than
+    2.5 times as large or as small.
 
     Args:
         vae: The VAE before its training.
@@ -117,7 +119,11 @@ def search_lr(
         ratio = (grid[-1] / grid[0]) ** (1 / (len(grid) - 1))
         if best in (grid[0], grid[-1]) and math.isfinite(losses[best]):
             beyond = best * ratio if best == grid[-1] else best / ratio
-            attempt(float(f"{beyond:.1g}") if ratio > 2 else beyond)  # 1, 3, 10, and 30 after it
+            attempt(float(f"{beyond:.1g}") if ratio > FINE else beyond)  # 1, 3, 10, and 30 after it
+        best = best_rate()
+        for low, high in itertools.pairwise(sorted(losses)):
+            if best in (low, high) and high > FINE * low and math.isfinite(losses[best]):
+                attempt(float(f"{math.sqrt(low * high):.1g}"))  # 2 between 1 and 3
     finally:
         vae.load_state_dict(weights)
     best = best_rate()
