@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pyrovae import guards
-from pyrovae.vae import VAE, by_rows, evaluating
+from pyrovae.compilation import by_rows
+from pyrovae.vae import VAE, evaluating
 
 __all__ = ["ConditionalVAE"]
 

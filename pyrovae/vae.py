@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,11 +12,9 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyrovae import guards
-from pyrovae.rows import cut
+from pyrovae.compilation import by_rows
 
-__all__ = ["VAE", "by_rows", "evaluating"]
-
-ROWS = 1024  # of one pass without gradients
+__all__ = ["VAE", "evaluating"]
 
 
 @contextmanager
@@ -32,11 +30,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         for submodule, training in modes:
             if submodule.training != training:
                 submodule.training = training
-
-
-def by_rows(function: Callable[..., Tensor], *x: Tensor) -> Tensor:
-    """``function(*x)``, a row of it for each of x, in passes of at most ROWS rows."""
-    return function(*x) if len(x[0]) <= ROWS else torch.cat([function(*rows) for rows in cut(x, ROWS)])
 
 
 class VAE(nn.Module):

@@ -14,6 +14,7 @@ from torch.distributions import constraints
 
 import pyrovae as pv
 from pyrovae import build, guards
+from pyrovae.compilation import passes
 from pyrovae.guides import Guide
 from pyrovae.nn import MLP
 from pyrovae.priors import Prior
@@ -155,7 +156,7 @@ def test_passes_of_rows_change_nothing(monkeypatch, prior):
     code, image = vae.encode(x), vae.reconstruct(x)
     rows = []
     vae.posterior.network.register_forward_hook(lambda _, args, __: rows.append(len(args[0])))
-    monkeypatch.setattr(pv.vae, "ROWS", 5)
+    monkeypatch.setattr(passes, "ROWS", 5)
     torch.testing.assert_close(vae.encode(x), code, rtol=1e-12, atol=0)
     assert rows == [5, 5, 5, 2]
     torch.testing.assert_close(vae.decode(code), image, rtol=1e-12, atol=0)
@@ -168,7 +169,7 @@ def test_samples_come_in_passes_of_rows_with_what_all_data_share_drawn_once(monk
     vae.likelihood.network.register_forward_hook(lambda _, args, __: rows.append(len(args[0])))
     forward = vae.prior.forward
     monkeypatch.setattr(vae.prior, "forward", lambda s: shared.append(s) or forward(s))
-    monkeypatch.setattr(pv.vae, "ROWS", 5)
+    monkeypatch.setattr(passes, "ROWS", 5)
     assert vae.sample(12).shape == (12, 6)
     assert rows == [5, 5, 2]
     assert all(torch.equal(s, shared[0]) for s in shared)

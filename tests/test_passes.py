@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import pyrovae as pv
-from pyrovae import metrics
+from pyrovae import compilation, metrics
 from pyrovae.compilation import Passes, Program, timings
 
 
@@ -73,6 +73,23 @@ def test_long_calls_are_compiled_where_those_that_compiling_makes_are_earned_bac
     assert not calls.pays(9)  # at most 21.6 seconds, where compiling takes ten and four calls
     assert calls.pays(15)
     assert calls.pays(9, cost=20.0)  # as it was before, calls and all
+
+
+@pytest.mark.parametrize("what", ["encode", "decode", "sample"])
+def test_what_a_vae_does_with_many_rows_is_compiled_and_the_same(what, programs, monkeypatch):
+    monkeypatch.setattr(compilation.passes, "ROWS", 4)
+    torch.manual_seed(0)
+    vae = pv.build_vae((12,), 3, hidden=(8,))
+    x = torch.bernoulli(torch.full((43, 12), 0.5))
+    given = {"encode": x, "decode": torch.randn(43, 3), "sample": 43}[what]
+    torch.manual_seed(1)
+    got = getattr(vae, what)(given)
+    assert len(programs) == 1
+    monkeypatch.setattr(timings, "SECONDS", 1e9)
+    torch.manual_seed(1)
+    expected = getattr(vae, what)(given)
+    assert len(programs) == 1
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_cannot_be_compiled_says_so_once_and_goes_on(programs):

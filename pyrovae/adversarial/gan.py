@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from pyrovae import guards
 from pyrovae.adversarial.updates import Game, check_game
-from pyrovae.vae import by_rows, evaluating
+from pyrovae.compilation import by_rows
+from pyrovae.vae import evaluating
 
 __all__ = ["GAN"]
 

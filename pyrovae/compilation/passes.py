@@ -6,13 +6,25 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pyrovae.compilation.capture import Uncapturable, modules_called
 from pyrovae.compilation.program import Program
 from pyrovae.compilation.timings import Timings, recurs
+from pyrovae.rows import cut
 
-__all__ = ["Passes"]
+__all__ = ["Passes", "by_rows"]
+
+ROWS = 1024  # of one pass
+
+
+def by_rows(function: Callable[..., Tensor], *x: Tensor) -> Tensor:
+    """``function(*x)``, a row for each of x, in passes of at most ROWS rows, compiled where that is earned back."""
+    if len(x[0]) <= ROWS:
+        return function(*x)
+    run = Passes(lambda *rows: (function(*rows),), len(x[0]) // ROWS)
+    return torch.cat([run(*rows)[0] for rows in cut(x, ROWS)])
 
 
 class Passes:
