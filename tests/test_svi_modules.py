@@ -99,6 +99,27 @@ def test_double_makes_it_double(recorded):
     assert svi.compilations == 2
 
 
+@pytest.mark.parametrize("compile", [True, False])
+@pytest.mark.parametrize("name", sorted(pv.optim.OPTIMIZERS))
+def test_what_an_optimizer_keeps_is_made_double_too(recorded, name, compile):
+    """A loss without draws: four steps in float32 and six in float64 are ten in float64, to the digits of the first."""
+
+    def run(first):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        module = pv.build_vae((DIM,), LATENT, prior="flat", guide="delta", hidden=(WIDTH,)).to(first)
+        svi = pv.SVI(module.model, module.guide, pv.optim.by_name(name, 1e-2), pv.ELBO(), compile=compile)
+        early = losses(svi, [data().to(first)] * 4)
+        module.double()
+        return early, losses(svi, [data().double()] * 6), svi.compilations
+
+    early, late, compilations = run(torch.float32)
+    _, expected, _ = run(torch.float64)
+    assert late == pytest.approx(expected, rel=1e-5)
+    assert late[-1] < early[0]
+    assert compilations == 2 * compile
+
+
 @pytest.mark.parametrize("what", ["layer", "assign"])
 def test_tensors_that_are_replaced_are_trained(recorded, what):
     def run(cls, **options):

@@ -34,6 +34,7 @@ class Grouped:
         # a subclass that steps in a way of its own is left to it
         self._own = type(optim).__call__ not in (PyroOptim.__call__, PyroLRScheduler.__call__)
         self._groups: list[_Group] = []
+        self._kinds = self._kinds_now()
         if not self._own:
             self._clips = [(optim.grad_clip[p], p) for p in params if optim.grad_clip[p] is not None]
             self._group()
@@ -46,6 +47,8 @@ class Grouped:
         for clip, param in self._clips:
             if param.grad is not None:
                 clip(param)
+        if self._kinds_now() != self._kinds:
+            self._follow()
         if not self.holds():
             self._group()
         for group in self._groups:
@@ -65,6 +68,19 @@ class Grouped:
                 group.update = AdamUpdate(group)
         updates = [group.update for group in self._groups if group.update is not None and group.update.holds()]
         return updates if updates and len(updates) == len(self._groups) else None
+
+    def _kinds_now(self) -> list[tuple[torch.dtype, torch.device]]:
+        return [(param.dtype, param.device) for param in self.params]
+
+    def _follow(self) -> None:
+        """Bring what the optimizers keep of each parameter, but for counts, to where ``.double()`` or ``.to()`` put it."""
+        for param in self.params:
+            each = self.optim.optim_objs[param]
+            state = getattr(each, "optimizer", each).state[param]
+            moved = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.dim()}
+            state.update((key, value.to(param)) for key, value in moved.items() if value.shape == param.shape)
+        self._kinds = self._kinds_now()
+        self._group()
 
     def _group(self) -> None:
         groups: list[_Group] = []
