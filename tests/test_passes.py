@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -46,16 +47,16 @@ def test_compiled_passes_have_the_numbers_of_the_others(programs):
 
 
 def test_other_shapes_run_as_they_are(programs):
-    rows = []
+    calls = np.zeros(5)  # an array is not followed
 
     def function(x):
-        rows.append(len(x))
+        calls[len(x)] += 1
         return (x * 2,)
 
     run = Passes(function, 20)
     for num in [4] * 8 + [3] * 3:
         assert torch.equal(run(torch.ones(num))[0], torch.full((num,), 2.0))
-    assert rows[-3:] == [3, 3, 3]
+    assert calls[3] == 3
     assert len(programs) == 1
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pyrovae.compilation.capture import Graph, Uncapturable, capture
 from pyrovae.compilation.functions import faster_functions
 from pyrovae.compilation.matmul import faster_products
+from pyrovae.compilation.readings import Readings
 from pyrovae.compilation.replay import Replay, can_be_recorded
 from pyrovae.compilation.timings import shortest
 
@@ -24,6 +25,7 @@ __all__ = ["Program"]
 
 Entry = tuple[dict[str, Any], str]
 FIRST_PAUSE, LAST_PAUSE = 10, 200  # running between two looks, in the time that a look takes
+FREE_LOOKS, LOOKING = 8, 0.05  # where values of Python change: looks at first, and then the share of running
 TOLERANCE = 1e-3  # of a result's norm: rounding is far below, another model far above
 
 
@@ -41,6 +43,7 @@ class Program:
         modules: Those that it calls, or is a method of, as far as they are known.
         entries: Entries of dictionaries that must stay what they are, as those of modules must.
         moved: Tensors that the function moves in place, besides the buffers of modules, in groups of like scales.
+        sources: Functions of Python that it calls, where the function itself is not all of them.
 
     On a CUDA device the code becomes one CUDA graph where that is right and faster, and ``replays`` says whether it is.
     ``seconds`` is the time that all this took. A program is no longer to be called once it is not ``still_right()``.
@@ -54,6 +57,7 @@ class Program:
         modules: Iterable[nn.Module] = (),
         entries: Iterable[Entry] = (),
         moved: Sequence[Sequence[Tensor]] = (),
+        sources: Iterable[Any] = (),
     ) -> None:
         start = time.perf_counter()
         inputs = [x.detach().contiguous() for x in inputs]
@@ -61,13 +65,17 @@ class Program:
         self._inputs = inputs
         self._moved = moved
         self._watched = tuple(modules)
+        self._sources = (function, *sources)
+        self._readings = Readings(self._sources)
         graph, expected = self._captured()
+        if (name := self._readings.changed()) is not None:
+            raise Uncapturable(f"it changes {name}, of Python, when it runs: what is compiled would not")
         if not self._captured(rolled=True)[0].same_as(graph):
             raise Uncapturable("two runs did not do the same: something else than tensors decides what it does")
         self.graph = graph
         self._look_for = (time.perf_counter() - start) / 2
         self._outside = [x.detach() for x in graph.outside]
-        self._ran = 0.0  # seconds
+        self._ran = self._looked_for = 0.0  # seconds; these for changes of Python's values that changed nothing
         self._code = self._compile(graph)
         self._compare(expected)
         self.replays = can_be_recorded([*inputs, *self._outside]) and self._record(expected)
@@ -100,16 +108,24 @@ class Program:
         return self._tensors.same() and _places(self._placed) == self._places
 
     def still_right(self) -> bool:
-        """Whether it would be captured as the same graph now; looked at ever more seldom, and True between."""
-        if self._ran < self._next_look:
+        """Whether it would be captured as the same graph now; looked at where Python's values changed, else seldom."""
+        changed = self._readings.changed() is not None and self._looked_for < max(
+            FREE_LOOKS * self._look_for, LOOKING * self._ran
+        )
+        if self._ran < self._next_look and not changed:
             return True
+        start = time.perf_counter()
         try:
             same = self._captured()[0].same_as(self.graph)
         except Uncapturable:
             same = False
         gc.collect()  # the other graph is full of circles, and holds what its run computed
-        self._pause = min(2 * self._pause, LAST_PAUSE * self._look_for)
-        self._next_look = self._ran + self._pause
+        self._readings = Readings(self._sources)
+        if changed:
+            self._looked_for += time.perf_counter() - start
+        else:
+            self._pause = min(2 * self._pause, LAST_PAUSE * self._look_for)
+            self._next_look = self._ran + self._pause
         return same
 
     def _captured(self, rolled: bool = False) -> tuple[Graph, Sequence[Tensor]]:

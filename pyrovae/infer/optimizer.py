@@ -73,7 +73,7 @@ class Grouped:
         return [(param.dtype, param.device) for param in self.params]
 
     def _follow(self) -> None:
-        """Bring what the optimizers keep of each parameter, but for counts, to where ``.double()`` or ``.to()`` put it."""
+        """Bring what the optimizers keep of a parameter, but for counts, to where it was put by ``.to()``."""
         for param in self.params:
             each = self.optim.optim_objs[param]
             state = getattr(each, "optimizer", each).state[param]

@@ -49,9 +49,10 @@ class SVI(pyro.infer.SVI):
     and at any learning rate; each shape and mode is compiled once, up to eight, where it pays. The value of a schedule
     of the objective is an input of the graph, and so is each parameter, buffer and tensor from outside; a number or a
     flag of a module that changes is followed. Where Python reads the value of a tensor, or draws, nothing is compiled.
-    What model and guide take from elsewhere in Python is taken to stay: whether it did is looked at ever more seldom,
-    and what has changed is compiled anew, with a warning. On a CUDA device the graph is launched as one CUDA graph,
-    where that is faster.
+    A value of Python that model and guide read (a global, a closure, an attribute) is followed too: where another one
+    makes another step, that is compiled anew, with a warning; a model that changes such values itself, as one that
+    counts its calls does, is not compiled. Whether anything else has changed, such as an array, is looked at ever more
+    seldom. On a CUDA device the graph is launched as one CUDA graph, where that is faster.
 
     A seed gives the same numbers compiled and not. The first two steps of each shape run with Pyro's validation and the
     guards of ``pyrovae``, the others without. A loss that is NaN raises FloatingPointError under an objective of
@@ -273,7 +274,8 @@ class SVI(pyro.infer.SVI):
         inputs = [*tensors, *scheduled.values(), *(update.inputs() for update in compiled.updates)]
         moved = [part for update in compiled.updates for part in update.moved]
         try:
-            compiled.program = Program(graph, inputs, modules, entries, moved)
+            sources = (self.model, self.guide, self.objective)
+            compiled.program = Program(graph, inputs, modules, entries, moved, sources)
         except _OtherParameters:
             return self._compile(calls, tensors, rebuild, with_update=False)
         except Exception as error:  # the same step has run as it is: whatever this is, it is about compiling
