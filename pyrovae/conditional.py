@@ -87,7 +87,7 @@ class ConditionalVAE(VAE):
         """x through its code and back under its label: ``decode(encode(x, y), y)``."""
         return self.decode(self.encode(x, y), y)
 
-    def sample(self, y: Tensor) -> Tensor:  # type: ignore[override]  # a draw for each label
+    def sample(self, y: Tensor | None = None) -> Tensor:  # type: ignore[override]  # a draw for each label
         """A draw from p(x|y) for each label, ``(N, *event_shape)``; of what all data share, as :meth:`VAE.sample`."""
         y = self._checked(y, None)
         with evaluating(self), self._learned():

@@ -30,9 +30,12 @@ def own_options(cls: Callable[..., Any], num_args: int) -> list[str] | None:
     return [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_POSITIONAL]
 
 
-def check_options(what: str, options: Mapping[str, Any], own: list[str] | None) -> None:
-    """Refuse options that are not among its own."""
+def check_options(
+    what: str, options: Mapping[str, Any], own: list[str] | None, others: Mapping[str, Any] | None = None
+) -> None:
+    """Refuse options that are not among its own; ``others`` are names that one of them may be."""
     unknown = [key for key in options if own is not None and key not in own]
     if unknown:
         has = f"its options are {', '.join(own)}" if own else "it has none"
-        raise ValueError(f"{what} has no option {unknown[0]!r}: {has}")
+        hint = f"; see {what.partition(' ')[0]} {unknown[0]!r}" if unknown[0] in (others or ()) else ""
+        raise ValueError(f"{what} has no option {unknown[0]!r}: {has}{hint}")

@@ -71,10 +71,7 @@ class VAE(nn.Module):
         self.num_data = num_data
 
     def __getstate__(self) -> dict[str, Any]:
-        """All there is, without what Pyro leaves on parameters and cannot be pickled; it is left anew at each use."""
-        for parameter in self.parameters():
-            vars(parameter).pop("unconstrained", None)
-        return self.__dict__.copy()
+        return guards.state(self)
 
     def model(self, x: Tensor | None = None, num_samples: int = 1) -> Tensor:
         """p(x, z): with x, one row of the plate per datum; without, ``num_samples`` draws."""

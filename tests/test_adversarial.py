@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import pyro
 import pyro.distributions as dist
@@ -25,6 +26,7 @@ from pyrovae.adversarial import (
     Wasserstein,
 )
 from pyrovae.nn import MLP
+from pyrovae.plots import pictures
 
 X = torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -187,11 +189,59 @@ def test_saved_and_loaded_it_is_the_same(make, tmp_path):
     game = make()
     fit(game)
     pv.save(game, tmp_path)
-    with pytest.raises(ValueError, match="by hand"):
+    with pytest.raises(ValueError, match="holds a model of parts made by hand: build it"):
         pv.load(tmp_path)
     again = pv.load(tmp_path, vae=make(seed=1))
     assert equal(again.state_dict(), game.state_dict())
     assert type(again) is type(game)
+
+
+@pytest.mark.parametrize("make", [make_gan, make_autoencoder])
+def test_trained_it_is_pickled(make):
+    game = make()
+    fit(game, epochs=1)
+    again = pickle.loads(pickle.dumps(game))
+    assert equal(again.state_dict(), game.state_dict())
+    for each in (again, game):  # and trained further, each by itself
+        fit(each, epochs=1, seed=0)
+    assert equal(again.state_dict(), game.state_dict())
+
+
+def test_prior_samples_of_a_gan_are_its_draws(monkeypatch):
+    gan, drawn = make_gan(), []
+    monkeypatch.setattr(pictures, "image_grid", lambda x, *_, **__: drawn.append(x) or pictures.new_figure(1, 1))
+    torch.manual_seed(1)
+    pv.plots.prior_samples(gan, num=8)
+    torch.manual_seed(1)
+    assert torch.equal(drawn[0], gan.sample(8))
+    monkeypatch.undo()
+    assert pv.plots.prior_samples(gan, num=8, image_shape=(1, 2, 3)).axes
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda gan: pv.metrics.elbo(gan, X),
+        lambda gan: pv.metrics.log_likelihood(gan, X, 4),
+        lambda gan: pv.metrics.summary(gan, X),
+        lambda gan: pv.metrics.sbc(gan, 20),
+        lambda gan: pv.metrics.codes(gan, X),
+        lambda gan: pv.metrics.spike_occupancy(gan, X),
+        lambda gan: pv.metrics.traversals(gan, X),
+        lambda gan: pv.metrics.interpolations(gan, X, X),
+        lambda gan: pv.metrics.mean_squared_error(gan, X),
+        lambda gan: pv.plots.reconstructions(gan, X),
+        lambda gan: pv.SVI(gan.model, gan.guide, pv.optim.adam(), pv.ELBO()),
+        lambda gan: fit(gan, epochs=1, callbacks=[pv.metrics.HealthCheck(X)]),
+    ],
+)
+def test_what_needs_a_guide_or_a_density_says_that_a_gan_has_none(call):
+    gan = make_gan()
+    with pytest.raises(AttributeError, match=r"^a GAN has no '[a-z]+': it has draws, and neither a guide nor"):
+        call(gan)
+    assert not hasattr(gan, "guide")
+    with pytest.raises(AttributeError, match="'GAN' object has no attribute 'nothing'"):
+        _ = gan.nothing
 
 
 def test_measuring_takes_no_step():
@@ -390,6 +440,9 @@ def refuses(call, error, match):
         (lambda: fit(make_gan(), val=X, patience=2), "patience"),
         (lambda: fit(make_gan(), optim=pv.optim.adam(lr=pv.optim.plateau(0.1))), "plateau"),
         (lambda: fit(make_gan(), optim=(pv.optim.adam(), pv.optim.adam(lr=pv.optim.cosine(0.1, 9)))), "learning rate"),
+        (lambda: fit(make_gan(), optim=(pv.optim.adam(), pv.optim.gd(1e-3))), "gd takes the whole set at each step"),
+        (lambda: fit(make_gan(), optim=(pv.optim.gd(1e-3), pv.optim.adam())), "gd takes the whole set at each step"),
+        (lambda: fit(make_gan(), optim=(pv.optim.adam(), pyro.optim.SGD({"lr": 0.0}))), "optim: the learning rate"),
         (lambda: Sampler(circle, 0), "dim"),
         (lambda: Shrunk(MLP(6, [8]), 2, threshold=0.0), "threshold"),
         (lambda: Sampler(torch.zeros(3, 2), 2), "draw"),

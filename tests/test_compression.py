@@ -384,6 +384,14 @@ def test_a_file_that_is_not_whole_is_one_line(change, message, small):
     assert "\n" not in str(raised.value)
 
 
+def test_the_bits_of_header_and_checksum_are_those_of_the_docstring():
+    sizes = [
+        8 * len(files.pack(files.Contents((1, *(2,) * dims), np.zeros(0, np.uint32), bytes(8)))) for dims in (0, 1, 2)
+    ]
+    assert sizes == [208, 240, 272]
+    assert f"{sizes[0]} and {sizes[1] - sizes[0]} more for each dimension" in compress.__doc__
+
+
 @pytest.mark.parametrize("num", range(0, 90, 7))
 def test_no_prefix_of_a_file_decompresses(num, small):
     vae, _, compressed = small
@@ -489,7 +497,8 @@ def test_command_line_round_trip(desk, capsys):
         ("decompress run rows.npy", "compressed must start with b'pvbb'"),
         ("decompress run cut.pvbb", "compressed is cut short"),
         ("decompress real whole.pvbb", "compressed is of another model"),
-        ("decompress run absent.pvbb", "absent.pvbb"),
+        ("decompress run absent.pvbb", "FILE 'absent.pvbb' must be a file that exists"),
+        ("decompress run real", "FILE 'real' must be a file that exists"),
     ],
 )
 def test_command_line_errors_are_one_line(command, message, desk, capsys):

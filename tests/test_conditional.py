@@ -310,8 +310,28 @@ def test_bad_labels_are_one_line(y, got):
             pv.fit(vae, X if y is None else (X, y), progress=False)
 
 
+MEASURED = {
+    "log_likelihood": lambda vae, x: metrics.log_likelihood(vae, x, 5),
+    "elbo": lambda vae, x: metrics.elbo(vae, x, 5),
+    "codes": lambda vae, x: metrics.codes(vae, x, "sample"),
+    "SVI": lambda vae, x: pv.SVI(vae.model, vae.guide, pv.optim.adam(), pv.ELBO()).step(x),
+    "SVI of Pyro": lambda vae, x: SVI(vae.model, vae.guide, pv.optim.adam(), Trace_ELBO()).step(x),
+}
+
+
+@pytest.mark.parametrize("call", MEASURED.values(), ids=MEASURED)
+def test_what_is_wrong_with_an_argument_is_one_line_within_a_trace(call):
+    """Where Pyro puts a table of shapes behind an error."""
+    for x, message in ((X, f"{ASKED} None"), (X.double(), "x is torch.float64 on cpu, .*")):
+        with pytest.raises(ValueError, match=rf"^{message}\Z") as caught:
+            call(small(), x)
+        assert "\n" not in str(caught.value)
+
+
 def test_other_bad_input_is_one_line():
     vae = small()
+    with pytest.raises(ValueError, match=r"^y must be labels, one for each row, whole numbers from 0 to 3, got None\Z"):
+        vae.sample()
     for y in (3, None):
         with pytest.raises(ValueError, match=f"y must be labels, one for each row, whole numbers from 0 to 3, got {y}"):
             vae.sample(y)

@@ -250,6 +250,22 @@ def test_by_name_saved_and_loaded(corrupt, made, tmp_path):
     assert not torch.equal(both[0], module.encode(x))
 
 
+@pytest.mark.parametrize("corrupt", [GaussianNoise(0.25), reverse], ids=["module", "function"])
+@pytest.mark.parametrize("options", [{}, {"num_labels": 3}, {"missing": True}], ids=str)
+def test_a_function_itself_is_saved_as_a_part_made_by_hand(corrupt, options, tmp_path):
+    module, x = vae(corrupt, **options), data()
+    same = vae("gaussian:scale=0.25" if corrupt is not reverse else f"{__name__}.reverse", **options)
+    rows = (x, torch.arange(len(x)) % 3) if "num_labels" in options else x
+    both = [pv.fit(each, rows, 2, seed=0, progress=False)["train_loss"] for each in (module, same)]
+    assert both[0] == both[1]
+    assert module.config is None
+    pv.save(module, tmp_path)
+    with pytest.raises(ValueError, match="holds a model of parts made by hand: build it and pass it"):
+        pv.load(tmp_path)
+    loaded = pv.load(tmp_path, vae(corrupt, **options))
+    assert all(torch.equal(value, module.state_dict()[name]) for name, value in loaded.state_dict().items())
+
+
 def test_a_run_saved_before_there_was_corruption_is_loaded(tmp_path):
     module = vae()
     del module.config["corrupt"]
@@ -283,8 +299,9 @@ def test_bad_parts():
             Corrupted(MLP(DIM, [8]), corrupt)
     with pytest.raises(ValueError, match="network must be a torch module"):
         Corrupted(reverse, Masking())
-    with pytest.raises(ValueError, match="corrupt must be a name or an import path"):
-        vae(reverse)
+    for corrupt in (GaussianNoise, 0.5):
+        with pytest.raises(ValueError, match="corrupt must be a name, an import path or a function of x, got"):
+            vae(corrupt)
     with pytest.raises(ValueError, match="guide Normal corrupts what it reads, and would the pseudo-inputs"):
         vae("masking", prior="vamp", inputs=data())
     assert set(build.CORRUPTIONS) == {"gaussian", "masking", "salt-and-pepper"}

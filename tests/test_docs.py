@@ -172,3 +172,9 @@ def test_ci_finds_the_test_command_of_the_readme() -> None:
     command = subprocess.run(["awk", awk[1], ROOT / "README.md"], capture_output=True, text=True, check=True).stdout
     assert command == next(blocks(after, "bash"))[1]
     assert "pytest" in command
+
+
+def test_a_formula_stands_apart_in_every_docstring() -> None:
+    """Without a blank line before it, it is a part of the paragraph."""
+    for path in sorted((ROOT / "pyrovae").rglob("*.py")):
+        assert not re.findall(r"\S[^\n]*\n *\.\. math::", path.read_text()), page_id(path)

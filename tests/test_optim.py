@@ -383,13 +383,23 @@ def test_penalties_of_weights_are_in_the_graph_and_not_in_the_bound(recorded):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     torch.testing.assert_close(weights(ours), weights(theirs), rtol=1e-4, atol=1e-5)
     module = vae()
-    still = {"optim": pyro.optim.SGD({"lr": 0.0}), "val": X, "epochs": 1}
+    still = {"optim": pyro.optim.SGD(lambda _: {"lr": 0.0}), "val": X, "epochs": 1}
     plain, paid = fit(module, **still), fit(module, loss=pv.ELBO(penalties=[pv.L2(1.0, module)]), **still)
     assert paid["val_loss"] == plain["val_loss"]
     assert paid["train_loss"][0] > plain["train_loss"][0] + 0.5
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def exponential(lr):
+    return pyro.optim.ExponentialLR({"optimizer": torch.optim.Adam, "optim_args": {"lr": lr}, "gamma": 0.9})
+
+
+def test_a_learning_rate_that_is_not_said_once_is_not_looked_at():
+    for optim in (pyro.optim.Adam({}), pyro.optim.Adam({"lr": torch.tensor(1e-3)}), exponential(1e-3)):
+        fit(vae(), optim=optim)
+    fit(vae(), optim=pv.optim.adam(pv.optim.warmup(1e-3, steps=1)))  # which starts at 0
 
 
 @pytest.mark.parametrize(
@@ -405,6 +415,14 @@ def test_penalties_of_weights_are_in_the_graph_and_not_in_the_bound(recorded):
         *((lambda f=f: f(float("nan")), "lr must be positive, got nan") for f in OPTIMIZERS.values()),
         (lambda: pv.optim.adam(-1e-3), "lr must be positive, got -0.001"),
         (lambda: pv.optim.adam("1e-3"), "lr must be positive, got '1e-3'"),
+        (lambda: pv.optim.adam(True), "lr must be positive, got True"),
+        (lambda: pv.optim.sgd(0.1, batch_size=True), "batch_size must be a whole number, at least 1, got True"),
+        (lambda: fit(vae(), optim=pyro.optim.Adam({"lr": 0.0})), "optim: the learning rate must be positive, got 0.0"),
+        (lambda: fit(vae(), optim=pyro.optim.ClippedAdam({"lr": -1})), "optim: the learning rate must .* got -1"),
+        (lambda: fit(vae(), optim=pyro.optim.SGD({"lr": math.nan})), "optim: the learning rate must .* got nan"),
+        (lambda: fit(vae(), optim=pyro.optim.SGD({"lr": torch.tensor(0.0)})), "optim: the learning rate must .* 0.0"),
+        (lambda: fit(vae(), optim=exponential(0.0)), "optim: the learning rate must be positive, got 0.0"),
+        (lambda: pv.optim.by_name("sgd", momentum=0.5), "'momentum': it has none; see optimizer 'momentum'"),
         (lambda: pv.optim.sgd(0.1, batch_size=0), "batch_size must be a whole number, at least 1, got 0"),
         (lambda: pv.optim.momentum(0.1, momentum=1.0), r"momentum must be in \[0, 1\), got 1.0"),
         (lambda: pv.optim.nesterov(0.1, momentum=0.0), "momentum must be positive, got 0.0"),

@@ -32,7 +32,7 @@ BELOW: dict[str, set[str]] = {
     },
     "runs": {"plots", "train", "build", "vae", "data", "rows"},
     "sklearn": {"metrics", "train", "optim", "build", "compilation", "objectives", "vae"},
-    "plots": {"metrics", "train", "vae", "rows"},
+    "plots": {"metrics", "train", "adversarial", "vae", "rows"},
     "compression": {"vae", "distributions", "guards"},
     "metrics": {"compilation", "objectives", "vae", "distributions", "guards", "rows"},
     "train": {"adversarial", "infer", "optim", "objectives", "vae", "data", "likelihoods", "guards", "rows"},

@@ -106,7 +106,7 @@ def test_early_stopping_waits_for_the_end_of_warm_up():
 def test_validation_and_the_last_number_are_the_bound_itself():
     """Whatever the training loss is: penalties, free bits, capacity, beta."""
     vae, x = build(), X.repeat(40, 1)
-    options = {"epochs": 1, "batch_size": len(x), "optim": pyro.optim.SGD({"lr": 0.0}), "val": x, "seed": 0}
+    options = {"epochs": 1, "batch_size": len(x), "optim": pyro.optim.SGD(lambda _: {"lr": 0.0}), "val": x, "seed": 0}
     plain = pv.fit(vae, x, progress=False, **options)
     for loss in (pv.ELBO(0.0), pv.ELBO(free_bits=3.0), pv.ELBO(capacity=9.0), pv.ELBO(penalties=[pv.MMD(100.0)])):
         history = pv.fit(vae, x, loss=loss, progress=False, **options)

@@ -71,6 +71,10 @@ def test_numbers_of_any_dtype_are_read_back():
         (lambda: pv.data.text(["ab", "a\nb"]), "line 1 has an end within"),
         (lambda: pv.data.text([]), "data: text must have rows and columns"),
         (lambda: Vocabulary("abca"), "vocabulary must hold each character once, got 'a'"),
+        (
+            lambda: pv.data.text("abcabcabc", length=2, vocabulary=["a", "b", "c"]),
+            r"vocabulary must be one string of its characters, got \['a', 'b', 'c'\]",
+        ),
         (lambda: Vocabulary(""), "vocabulary must hold each character once, got none"),
     ],
 )

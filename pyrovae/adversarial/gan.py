@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,8 @@ from pyrovae.vae import evaluating
 
 __all__ = ["GAN"]
 
+OF_A_GUIDE = ("guide", "posterior", "likelihood", "encode", "reconstruct")
+
 
 class GAN(Game):
     r"""Draws of a prior through a generator, matched to the data by a critic.
@@ -22,7 +26,7 @@ class GAN(Game):
     ``model`` is a Pyro function that draws x; there is no guide, for x has no density. :func:`pyrovae.fit` trains it,
     by the two updates of :class:`Updates`; ``train_loss`` and ``val_loss`` are then the divergence of the draws from
     the training and from the validation data as far as the critic can tell. A critic that tells the training data
-    alone from draws knows them by heart.
+    alone from draws knows them by heart. What reads codes or densities of a model raises.
 
     Args:
         prior: p(z): any of :mod:`pyrovae.priors` without learned hyper-parameters, or a module of your own that samples
@@ -46,6 +50,14 @@ class GAN(Game):
         guards.check_parts(prior=prior, generator=generator, critic=critic)
         check_game(prior, critic)
         self.prior, self.generator, self.critic = prior, generator, critic
+
+    def __getattr__(self, name: str) -> Any:
+        if name in OF_A_GUIDE:  # what measures or draws a VAE asks for one of these
+            raise AttributeError(
+                f"a GAN has no {name!r}: it has draws, and neither a guide nor a density; "
+                f"pyrovae.AdversarialAutoencoder has a guide"
+            )
+        return super().__getattr__(name)
 
     def model(self, num_samples: int = 1) -> Tensor:
         """p(z) and x = g(z), ``num_samples`` rows of the plate."""

@@ -29,6 +29,10 @@ class Game(nn.Module):
     critic: nn.Module
     weight: float = 1.0
     config: dict[str, Any] | None = None
+    num_labels = 0  # as of a VAE
+
+    def __getstate__(self) -> dict[str, Any]:
+        return guards.state(self)
 
     def draws(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Real rows, drawn rows with the gradient of what drew them, and what else a datum costs, ``()``."""

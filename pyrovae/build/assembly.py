@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -39,7 +40,7 @@ def build_vae(
     norm: str | None = None,
     dropout: float = 0.0,
     residual: int = 0,
-    corrupt: str | None = None,
+    corrupt: str | Callable[[Tensor], Tensor] | None = None,
     missing: bool = False,
     num_labels: int | None = None,
 ) -> VAE:
@@ -70,8 +71,9 @@ def build_vae(
         dropout: In the networks, in training.
         residual: Residual blocks for each size of the image, in ``"conv"``.
         corrupt: What the encoder sees in place of x while it trains: a name of ``CORRUPTIONS`` with its
-            hyper-parameters, ``"gaussian:scale=0.5"``, or the import path of a function of x, or of a class of modules.
-            The likelihood scores x itself, and in ``eval`` mode the encoder sees it too.
+            hyper-parameters, ``"gaussian:scale=0.5"``; the import path of a function of x, or of a class of modules; or
+            such a function itself, ``pv.nn.GaussianNoise(0.5)``, and the VAE is saved as one made by hand is, without
+            the names that build it again. The likelihood scores x itself, and in ``eval`` mode the encoder sees it too.
         missing: Whether data have holes, which are NaN: the likelihood is :class:`~pyrovae.likelihoods.Masked`, and the
             encoder reads 0 there, :class:`~pyrovae.nn.Filled`.
         num_labels: Makes a :class:`~pyrovae.ConditionalVAE` of data with so many labels, whose networks read the label
@@ -147,7 +149,7 @@ def build_vae(
     guards.check_support(prior_module, guide_module, GUIDES)
     parts = prior_module, likelihood_module, guide_module
     vae = VAE(*parts, num_data) if num_labels is None else ConditionalVAE(*parts, num_labels, num_data)
-    vae.config = {
+    named: dict[str, Any] = {
         "event_shape": list(event_shape),
         "latent_dim": latent_dim,
         "prior": prior,
@@ -165,6 +167,7 @@ def build_vae(
         "missing": missing,
         "num_labels": num_labels,
     }
+    vae.config = named if corrupt is None or isinstance(corrupt, str) else None
     return vae
 
 

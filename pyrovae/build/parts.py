@@ -72,8 +72,12 @@ def made(what: str, name: str, table: Mapping[str, Any], *args: Any, **options: 
     return module
 
 
-def corruption(corrupt: str) -> Callable[[Tensor], Tensor]:
-    """A function of x: a module of ``CORRUPTIONS``, or what stands at an import path, a function or a class."""
+def corruption(corrupt: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A function of x: itself, a module of ``CORRUPTIONS``, or what stands at an import path, a function or a class."""
+    if not isinstance(corrupt, str):
+        if isinstance(corrupt, type) or not callable(corrupt):
+            raise ValueError(f"corrupt must be a name, an import path or a function of x, got {corrupt!r}")
+        return corrupt
     name, options = name_and_options("corrupt", corrupt)
     found = by_name_or_path("corrupt", name, CORRUPTIONS)
     if isinstance(found, type):

@@ -24,8 +24,8 @@ def save(vae: nn.Module, folder: str | Path, **sections: Any) -> None:
     """Write ``model.safetensors`` and ``config.json``; each file appears whole or not at all.
 
     Args:
-        vae: Any VAE, GAN or adversarial autoencoder. One that ``build_vae`` did not make is saved without the means to
-            build it again.
+        vae: Any VAE, GAN or adversarial autoencoder. One that ``build_vae`` did not make, or made with a function for
+            ``corrupt``, is saved without the means to build it again.
         folder: Made when absent.
         sections: More to keep in ``config.json``, by name; JSON values.
     """
@@ -49,7 +49,7 @@ def load(folder: str | Path, vae: nn.Module | None = None) -> nn.Module:
 
     Args:
         folder: Holds ``model.safetensors`` and ``config.json``.
-        vae: One of the same parts to load into; needed when the saved one was not made by ``build_vae``.
+        vae: One of the same parts to load into; needed when the saved one was not made by ``build_vae`` from names.
 
     Raises: FileNotFoundError, or ValueError when a file is cut short, foreign or of another model.
     """
@@ -58,7 +58,9 @@ def load(folder: str | Path, vae: nn.Module | None = None) -> nn.Module:
     if vae is None:
         config = read_config(folder)["model"]
         if config is None:
-            raise ValueError(f"{str(folder)!r} holds a VAE made by hand: build it and pass it, load(folder, vae=...)")
+            raise ValueError(
+                f"{str(folder)!r} holds a model of parts made by hand: build it and pass it, load(folder, vae=...)"
+            )
         try:
             vae = build_vae(**config, inputs=_unread_inputs(config))
         except TypeError as error:

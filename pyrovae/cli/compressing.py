@@ -41,6 +41,8 @@ def compress(run: Path, data: str | None, out: Path | None, overwrite: bool) -> 
 @overwrite_option
 def decompress(run: Path, file: Path, out: Path | None, overwrite: bool) -> None:
     """Write the rows of FILE, which ``pyrovae compress`` made by the same run, as a .npy of one row each."""
+    if not file.is_file():
+        raise FileNotFoundError(f"FILE {str(file)!r} must be a file that exists")
     vae, _ = runs.load_run(run, "cpu")
     path = runs.new_file(out or run / "decompressed.npy", overwrite)
     x = compression.decompress(vae, file.read_bytes())

@@ -44,10 +44,11 @@ def compress(vae: VAE, x: Tensor) -> bytes:
 
     .. math:: 8\, |bytes| \approx -\frac{1}{\log 2} \sum_n ELBO(x_n) + H_0
 
-    :math:`H_0` are the bits that choose the z of the first row, some 16 for each coordinate of a real code, and the 300
-    bits of header and checksum; so many rows in one file are cheaper than one each. A real coordinate becomes one of
-    :math:`2^{16}` bins of equal mass under the prior, at the middle of a Normal 1/26,000 of its scale wide. They
-    are wide in its tails: a guide that is narrower than they are pays less for z, and more for x.
+    :math:`H_0` are the bits that choose the z of the first row, some 16 for each coordinate of a real code, and those
+    of header and checksum, 208 and 32 more for each dimension of ``event_shape``; so many rows in one file are cheaper
+    than one each. A real coordinate becomes one of :math:`2^{16}` bins of equal mass under the prior, at the middle of
+    a Normal 1/26,000 of its scale wide. They are wide in its tails: a guide that is narrower than they are pays less
+    for z, and more for x.
 
     Prior and guide have one site, ``"z"``, of independent coordinates: bits, spikes and slabs, or real numbers, where
     the prior has an ``icdf`` and the guide a ``cdf`` (the table of docs/compression.md). The networks run one row at a

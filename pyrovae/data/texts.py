@@ -40,7 +40,7 @@ def text(
     """
     if isinstance(source, Path):
         source = _read(source)
-    if isinstance(vocabulary, str):
+    if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
         vocabulary = Vocabulary(vocabulary)
     if length is not None and length < 1:
         raise ValueError(f"length must be at least 1, got {length}")

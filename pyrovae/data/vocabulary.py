@@ -17,7 +17,7 @@ class Vocabulary:
     Args:
         characters: Each once.
 
-    Raises: ValueError if there are none, or one is there twice.
+    Raises: ValueError if they are no string, if there are none, or one is there twice.
     Example:
         >>> Vocabulary("abc").encode("cab")
         tensor([2, 0, 1])
@@ -26,6 +26,8 @@ class Vocabulary:
     characters: str
 
     def __post_init__(self) -> None:
+        if not isinstance(self.characters, str):
+            raise ValueError(f"vocabulary must be one string of its characters, got {self.characters!r}")
         twice = next((c for i, c in enumerate(self.characters) if c in self.characters[:i]), None)
         if not self.characters or twice is not None:
             raise ValueError(

@@ -8,7 +8,7 @@ numbers are those of the list in ``docs/guards.md``.
 
 from pyrovae.guards.data import check_arguments, check_labels, check_tensors, signature
 from pyrovae.guards.parts import check_parts, check_shared, check_support, check_widths
-from pyrovae.guards.registration import register, stored
+from pyrovae.guards.registration import register, state, stored
 from pyrovae.guards.sites import GuideSites, ModelSites, check_sites, has_own_score_parts
 from pyrovae.guards.supports import same_support
 from pyrovae.guards.switch import unchecked
@@ -28,6 +28,7 @@ __all__ = [
     "register",
     "same_support",
     "signature",
+    "state",
     "stored",
     "unchecked",
 ]

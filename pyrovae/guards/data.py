@@ -13,22 +13,34 @@ from pyrovae.guards.switch import checking
 __all__ = ["check_arguments", "check_labels", "check_tensors", "signature"]
 
 
+class ArgumentError(ValueError):
+    """What a model is called with is wrong.
+
+    Pyro makes an error of a model anew, with a table of the shapes of its sites behind the text. Here there are none.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.partition("\nTrace Shapes:")[0])
+
+
 def check_tensors(module: nn.Module, x: torch.Tensor | None = None) -> None:
     """Refuse a module whose tensors have several devices or floating dtypes, and an x that is elsewhere than they."""
     if not checking():
         return
     if x is not None and not isinstance(x, torch.Tensor):
-        raise ValueError(f"x must be a torch tensor, got {type(x).__name__}: torch.as_tensor(x, dtype=torch.float32)")
+        got = type(x).__name__
+        raise ArgumentError(f"x must be a torch tensor, got {got}: torch.as_tensor(x, dtype=torch.float32)")
     kinds: dict[Any, str] = {}
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.is_floating_point():
             kinds.setdefault((tensor.dtype, tensor.device), name)
     if len(kinds) > 1:
         found = ", ".join(f"{name} is {dtype} on {device}" for (dtype, device), name in kinds.items())
-        raise ValueError(f"{type(module).__name__} has mixed dtypes or devices: {found}; move all of it with .to(...)")
+        name = type(module).__name__
+        raise ArgumentError(f"{name} has mixed dtypes or devices: {found}; move all of it with .to(...)")
     for dtype, device in kinds:
         if x is not None and (x.device != device or (x.is_floating_point() and x.dtype != dtype)):
-            raise ValueError(
+            raise ArgumentError(
                 f"x is {x.dtype} on {x.device}, the {type(module).__name__} {dtype} on {device}: "
                 f"x.to(next(vae.parameters()))"
             )
@@ -41,15 +53,15 @@ def check_labels(y: Any, num_labels: int, num_rows: int | None = None, like: tor
     rows = "one for each row" if num_rows is None else f"one for each of {num_rows} rows"
     expected = f"y must be labels, {rows}, whole numbers from 0 to {num_labels - 1}"
     if not isinstance(y, torch.Tensor):
-        raise ValueError(f"{expected}, got {y!r}")
+        raise ArgumentError(f"{expected}, got {y!r}")
     whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
     if not whole or y.dim() != 1 or num_rows not in (None, len(y)):
-        raise ValueError(f"{expected}, got {y.dtype} of shape {tuple(y.shape)}")
+        raise ArgumentError(f"{expected}, got {y.dtype} of shape {tuple(y.shape)}")
     if like is not None and y.device != like.device:
-        raise ValueError(f"y is on {y.device}, the data or their code on {like.device}: y.to(x.device)")
+        raise ArgumentError(f"y is on {y.device}, the data or their code on {like.device}: y.to(x.device)")
     bad = ((y < 0) | (y >= num_labels)).nonzero()
     if len(bad):
-        raise ValueError(f"{expected}, got {y[bad[0, 0]].item()} at index {bad[0, 0].item()}")
+        raise ArgumentError(f"{expected}, got {y[bad[0, 0]].item()} at index {bad[0, 0].item()}")
 
 
 def check_arguments(name: str, x: tuple[Any, ...], **functions: Any) -> None:

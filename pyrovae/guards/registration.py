@@ -14,7 +14,7 @@ from torch import nn
 
 from pyrovae.guards.sites import running_objective
 
-__all__ = ["register", "stored"]
+__all__ = ["register", "state", "stored"]
 
 
 def register(module: nn.Module) -> None:
@@ -47,6 +47,13 @@ def _forget(names: list[str]) -> None:
     for full_name in names:
         if full_name in store:
             del store[full_name]
+
+
+def state(module: nn.Module) -> dict[str, Any]:
+    """What is pickled of a module: all but what Pyro leaves on parameters, which cannot be; each use leaves it anew."""
+    for parameter in module.parameters():
+        vars(parameter).pop("unconstrained", None)
+    return module.__dict__.copy()
 
 
 def stored() -> dict[str, torch.Tensor]:

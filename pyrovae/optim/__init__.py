@@ -80,7 +80,8 @@ def by_name(name: str, /, lr: Rate = 1e-3, batch_size: int = 1, **options: Any) 
     """
     make = names.by_name("optimizer", name, OPTIMIZERS)
     own = names.own_options(make, 1) or []
-    names.check_options(f"optimizer {name!r}", options, [option for option in own if option != "batch_size"])
+    own_names = [option for option in own if option != "batch_size"]
+    names.check_options(f"optimizer {name!r}", options, own_names, OPTIMIZERS)
     return make(lr, **options, **({"batch_size": batch_size} if "batch_size" in own else {}))
 
 

@@ -41,9 +41,9 @@ def coefficients(betas: Any) -> None:
 def whole(**named: Any) -> None:
     """Refuse what is no whole number from 1 up."""
     for name, number in named.items():
-        if not isinstance(number, int) or number < 1:
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise ValueError(f"{name} must be a whole number, at least 1, got {number!r}")
 
 
 def _number(number: Any) -> float:
-    return float(number) if isinstance(number, Real) else math.nan
+    return float(number) if isinstance(number, Real) and not isinstance(number, bool) else math.nan

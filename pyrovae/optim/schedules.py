@@ -117,6 +117,7 @@ def one_cycle(
 
 def warmup(lr: float, epochs: float | None = None, *, steps: int | None = None, start: float = 0.0) -> Schedule:
     r"""From ``start`` to ``lr`` in a straight line, then ``lr``.
+
     .. math:: \eta(t) = \eta_0 + (\eta - \eta_0) \min(1, t / T)
 
     Args:

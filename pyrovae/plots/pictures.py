@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pyrovae.adversarial import GAN
 from pyrovae.rows import Rows, data_of, each, tensors
 from pyrovae.train import History
 from pyrovae.vae import VAE
@@ -65,8 +66,11 @@ def reconstructions(vae: VAE, x: Rows, image_shape: ImageShape = None, num: int 
     return image_rows({"original": data_of(x), "reconstruction": vae.reconstruct(*tensors(x))}, image_shape)
 
 
-def prior_samples(vae: VAE, num: int = 60, image_shape: ImageShape = None) -> Figure:
-    """The mean of p(x|z) at draws of z from the prior; of a conditional VAE that of p(x|z, y), a column for each y."""
+def prior_samples(vae: VAE | GAN, num: int = 60, image_shape: ImageShape = None) -> Figure:
+    """The mean of p(x|z) at draws of z from the prior; of a conditional VAE that of p(x|z, y), a column for each y.
+
+    Of a GAN it is x itself.
+    """
     z, columns = vae.sample_prior(num), vae.num_labels or 12
     code: Rows = (z, torch.arange(num, device=z.device) % columns) if vae.num_labels else z
     figure = image_grid(vae.decode(*tensors(code)), image_shape, columns=columns)

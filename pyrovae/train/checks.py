@@ -19,6 +19,7 @@ from pyrovae.adversarial import Game
 from pyrovae.likelihoods import Likelihood
 from pyrovae.objectives import Objective, Schedule
 from pyrovae.optim import Scheduled, follows_validation, takes_whole_set
+from pyrovae.optim.numbers import positive
 from pyrovae.rows import Rows, check_rows, data_of, is_rows, num_rows, tensors
 from pyrovae.vae import VAE
 
@@ -29,6 +30,7 @@ __all__ = [
     "check_num_data",
     "check_optim_and_loss",
     "check_pair",
+    "check_rates",
     "check_registered",
     "check_support",
     "end_of_schedules",
@@ -65,6 +67,16 @@ def check_game(optim: Any, compile: bool | None, precision: torch.dtype | None, 
 def optims_of(optim: Any) -> tuple[Any, ...]:
     """The optimizers of a run: one, or a game's pair."""
     return optim if isinstance(optim, tuple) else (optim,)
+
+
+def check_rates(optim: Any) -> None:
+    """Refuse a learning rate that moves nothing or uphill, of an optimizer or a scheduler, where it is said once."""
+    for each in optims_of(optim):
+        args = getattr(each, "pt_optim_args", None)
+        if isinstance(each, Scheduled) or not isinstance(args, dict) or args.get("lr") is None:
+            continue
+        rate = args["lr"].item() if isinstance(args["lr"], Tensor) else args["lr"]
+        positive(**{"optim: the learning rate": rate})
 
 
 def check_registered(pair: Pair, batch: Rows) -> None:
@@ -192,9 +204,10 @@ def rows_of_batch(data: Any, batch_size: int | None, optim: Any) -> int:
         if not is_set:
             raise ValueError("batch_size=None is the whole set at each step, and data come in batches: use a tensor")
         return max(int(length(data)), 1)
-    if takes_whole_set(optim) and not is_set:
+    whole = any(map(takes_whole_set, optims_of(optim)))
+    if whole and not is_set:
         raise ValueError("optim: gd takes the whole set at each step, and data come in batches: sgd takes these")
-    if takes_whole_set(optim) and num_steps(data, batch_size) > 1:
+    if whole and num_steps(data, batch_size) > 1:
         raise ValueError(f"optim: gd takes the whole set at each step: batch_size=None, got {batch_size}")
     return batch_size
 

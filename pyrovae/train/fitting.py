@@ -35,6 +35,7 @@ from pyrovae.train.checks import (
     check_num_data,
     check_optim_and_loss,
     check_pair,
+    check_rates,
     check_registered,
     check_support,
     end_of_schedules,
@@ -101,9 +102,10 @@ def fit(
 
     Returns: ``{"epoch", "train_loss", "val_loss", "seconds"}``, one number per epoch; losses in nats per datum, the
         seconds since the start. ``val_loss`` is NaN without validation data.
-    Raises: ValueError for data outside the likelihood's support, an optimizer or loss that Pyro gets wrong, or a
-        schedule longer than the run; FloatingPointError when the loss becomes NaN, with the step, the site and the
-        parameter that went wrong. After any error the weights are those of the epoch's start.
+    Raises: ValueError for data outside the likelihood's support, an optimizer or loss that Pyro gets wrong, a learning
+        rate that is not positive, or a schedule longer than the run; FloatingPointError when the loss becomes NaN, with
+        the step, the site and the parameter that went wrong. After any error the weights are those of the epoch's
+        start.
     """
     check_pair(vae)
     if epochs < 1:
@@ -122,6 +124,7 @@ def fit(
         raise ValueError(f"patience must be at least 1, with validation data, got {patience}")
     if not isinstance(vae, Game):
         check_optim_and_loss(optim, loss, validated=val is not None)
+    check_rates(optim)
     parameter = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
     check_data("data", vae, train)
     check_data("val", vae, val)
