@@ -150,7 +150,7 @@ def fit(
     rest = end_of_schedules(loss, optim, epochs, steps_per_epoch)
     history: History = {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []}
     best_loss, best_weights, best_epoch = math.inf, _weights(vae), 0
-    steps, taken, told = itertools.count(1), itertools.count(), 0
+    steps, taken, told = itertools.count(1), itertools.count(), [0, 0]
     start = time.perf_counter()
     with _seeded(vae, seed) as generator, tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
         for rows in (train, val):
@@ -182,9 +182,10 @@ def fit(
                 best_loss, best_weights, best_epoch = val_loss, _weights(vae), epoch
             bar.set_postfix_str(f"loss {train_loss:.2f}, validation {val_loss:.2f} nats per datum", refresh=False)
             bar.update()
-            if svi.compilations > told and progress:
-                told = svi.compilations
-                bar.write(f"epoch {epoch}: the step was compiled, {svi.compile_seconds:.0f} s so far", file=sys.stderr)
+            if progress and (counts := [svi.compilations, bound.compilations]) != told:
+                new = [name for name, a, b in zip(("step", "validation"), told, counts, strict=True) if a != b]
+                told, cost = counts, svi.compile_seconds + bound.compile_seconds
+                bar.write(f"epoch {epoch}: compiled the {' and the '.join(new)}, {cost:.0f} s so far", file=sys.stderr)
             with _eval_mode(vae), torch.random.fork_rng(devices=_devices(vae)):  # measuring changes no training
                 for callback in callbacks:
                     callback(vae, epoch, history)
