@@ -5,7 +5,7 @@ on 10,000 others, and the best weights kept, for both. pythae's bars and logs ar
 folder. The first epoch is not among those timed: what it takes longer than the others, building, first calls and
 compilation, is the column start-up. The last line is the ratio of the seconds per epoch.
 
-    PYROVAE_DATA=~/data python examples/benchmarks/epochs.py [--rounds 5] [--threads 1] [--write] [--smoke]
+    PYROVAE_DATA=~/data python examples/benchmarks/epochs.py [--rounds 15] [--threads 1] [--write] [--smoke]
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def pythae_fit(turns: bench.Turns, num_train: int) -> None:
 
 
 def main() -> None:
-    args = bench.parse(bench.arguments("Seconds of an epoch.", rounds=5))
+    args = bench.parse(bench.arguments("Seconds of an epoch."))
     data = {"num_train": 500 if args.smoke else 50_000}
     entered = {
         "pythae": bench.Contestant(pythae_fit, data, ("pythae.trainers",)),

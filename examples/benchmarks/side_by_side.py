@@ -350,7 +350,8 @@ def machine(threads: int) -> str:
 
 def publish(name: str, title: str, tables: str, args: argparse.Namespace) -> None:
     """Print the tables; with ``--write`` also put them between the markers of that name in docs/benchmarks.md."""
-    print(text := f"## {title}\n\n{machine(args.threads)}\n\n{tables}")
+    rounds = f" {args.rounds} rounds." if args.rounds > 1 else ""
+    print(text := f"## {title}\n\n{machine(args.threads)}{rounds}\n\n{tables}")
     if not args.write:
         return
     page, start, end = PAGE.read_text(), f"<!-- {name} -->", f"<!-- /{name} -->"
