@@ -24,7 +24,7 @@ Laplace has 80 % of such atoms, Student's t 67 %, spike-and-slab 54 % and the No
 spike-and-slab -187, Normal -197, Laplace -224, Student's t -271. The scales of the priors are fixed, and their choice
 moves it; and every guide here has independent coordinates, which the posterior of overlapping atoms has not.
 
-The last line is the share of Gabor-like atoms, the least of the three sparse priors minus the Normal's: about 0.54.
+The last line is the share of Gabor-like atoms, the least of the three sparse priors minus the Normal's: about 0.53.
 It takes about ten minutes on one core.
 
     python examples/04_sparse_coding.py [--smoke] [--out sparse_coding.png]

@@ -9,7 +9,7 @@ The table has the numbers of both on 180 held-out digits, everything else the sa
 (importance-weighted, 1,000 draws), both in nats per datum. With --out the 50 pseudo-inputs are drawn, the ones of most
 weight first.
 
-The last line is what the learned prior gives: its log-likelihood minus the Normal's, about +0.4 nats per datum.
+The last line is what the learned prior gives: its log-likelihood minus the Normal's, about +0.2 nats per datum.
 
     python examples/05_vamp_prior.py [--smoke] [--out pseudo_inputs.png]
 """
