@@ -105,8 +105,32 @@ def in_a_partial():
     return scaled(functools.partial(lambda values: values[0], values)), lambda value: values.__setitem__(0, value)
 
 
+class Likelihood:
+    def __init__(self):
+        self.values = [1.0]
+
+    def model(self, x):
+        return scaled(lambda: self.scale)(x)
+
+    @property
+    def scale(self):
+        return self._helper() * number
+
+    def _helper(self):
+        return self.values[0]
+
+
+def in_a_property():
+    likelihood = Likelihood()
+    return likelihood.model, lambda scale: likelihood.values.__setitem__(0, scale)
+
+
+def in_a_global_of_a_method():
+    return Likelihood().model, lambda scale: globals().update(number=scale)
+
+
 PLACES = [in_a_list, in_a_dictionary, in_a_closure, in_a_global, in_an_attribute, in_a_class, in_a_function,
-          in_a_default, in_a_partial]  # fmt: skip
+          in_a_default, in_a_partial, in_a_property, in_a_global_of_a_method]  # fmt: skip
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)

@@ -75,13 +75,27 @@ class Readings:
             if len(value) <= LONGEST:
                 self._lists.append((name, value, tuple(value)))  # its keys
                 self._enter(name, value, list(value))
-        elif _is_own(value.__module__ if isinstance(value, type) else type(value).__module__):
+        elif isinstance(value, property | staticmethod | classmethod):
+            self._follow(name, value.fget if isinstance(value, property) else value.__func__)
+        elif isinstance(value, type):
+            if _is_own(value.__module__):
+                self._follow_class(name, value)
+        elif _is_own(type(value).__module__):
             namespace = getattr(value, "__dict__", {})
-            self._enter(
-                name, namespace, [key for key in namespace if not key.startswith("__") and key not in OF_MODULES]
-            )
+            self._enter(name, namespace, namespace.keys() - OF_MODULES)
+            self._follow(name, type(value))
             for child in value.children() if isinstance(value, nn.Module) else ():
                 self._follow(name, child)
+
+    def _follow_class(self, name: str, cls: type) -> None:
+        """What it has of its own and from its bases; a method is followed, and taken to stay."""
+        for key, value in vars(cls).items():
+            if isinstance(value, types.FunctionType | property | staticmethod | classmethod):
+                self._follow(f"{name}.{key}", value)
+            elif not key.startswith("__"):
+                self._enter(name, vars(cls), [key])
+        for base in cls.__bases__:
+            self._follow(name, base)
 
     def _follow_function(self, function: types.FunctionType) -> None:
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
