@@ -59,7 +59,8 @@ def main() -> None:
     if args.out is not None:
         two_of_each = torch.cat([(data.labels["test"] == label).nonzero()[:2, 0] for label in range(10)])
         holes = test[two_of_each]
-        rows = {"original": data.test[two_of_each], "seen": holes, "filled": pv.metrics.impute(vae, holes, num_samples)}
+        filled_in = pv.metrics.impute(vae, holes, num_samples).clamp(0, 1)  # the greys of a picture
+        rows = {"original": data.test[two_of_each], "seen": holes, "filled": filled_in}
         args.out.parent.mkdir(parents=True, exist_ok=True)
         pv.plots.image_rows(rows, data.image_shape).savefig(args.out)
         print(f"picture: {args.out}")
