@@ -94,7 +94,7 @@ def in_a_function():
 
 
 def in_a_default():
-    def scale(values=[1.0]):  # noqa: B006
+    def scale(values=[1.0]):  # noqa: B006  # a default that changes is what is tested
         return values[0]
 
     return scaled(scale), lambda value: scale.__defaults__[0].__setitem__(0, value)
