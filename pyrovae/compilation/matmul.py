@@ -1,16 +1,18 @@
 """Matrix products by whichever of torch's two libraries is faster at their shape on this CPU.
 
 torch sends float32 products to MKL; oneDNN, the other library inside torch, took half of its time on an AMD CPU with
-512-bit vectors.
+512-bit vectors. It rearranges its second factor: of a small batch times a large weight that is better the batch,
+:math:`a b = (b^T a^T)^T`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from pyrovae.compilation.timings import shortest
@@ -18,12 +20,14 @@ from pyrovae.compilation.timings import shortest
 __all__ = ["faster_products"]
 
 SMALLEST = 2**18  # multiplications: below, the call of the other library costs more than it saves
-MARGIN = 0.9  # of the time, below which the other library is taken
+MARGIN = 0.9  # of the time of torch's own product, below which another is taken
 
 aten = torch.ops.aten
 
+Product = Callable[[Graph, Node | None, Node, Node], Node]  # the bias, if any, and the factors; the sum
+
 _library: torch.library.Library | None = None
-_choices: dict[Any, bool] = {}
+_choices: dict[Any, Product | None] = {}
 
 
 def faster_products(module: GraphModule, inputs: list[Tensor]) -> None:
@@ -35,34 +39,51 @@ def faster_products(module: GraphModule, inputs: list[Tensor]) -> None:
         if node.target not in (aten.mm.default, aten.addmm.default):
             continue
         bias, a, b = (None, *node.args) if node.target is aten.mm.default else node.args
-        if node.kwargs or not _worth_it(bias, a, b):
+        if node.kwargs or (faster := _fastest(bias, a, b)) is None:
             continue
         with module.graph.inserting_before(node):
-            transposed = module.graph.call_function(aten.t.default, (b,))
-            if not a.meta["val"].is_contiguous():  # the compiler's own copy may be a part of what computes it
-                a = module.graph.call_function(aten.clone.default, (a,), {"memory_format": torch.contiguous_format})
-            product = module.graph.call_function(_linear(), (a, transposed, bias))
-            product.meta = node.meta  # the next product may read it
+            product = faster(module.graph, bias, a, b)
+        product.meta = node.meta  # the next product may read it
         node.replace_all_uses_with(product)
         module.graph.erase_node(node)
     module.recompile()
 
 
-def _worth_it(bias: Node | None, a: Any, b: Any) -> bool:
+def _fastest(bias: Node | None, a: Any, b: Any) -> Product | None:
+    """None where torch's own is the fastest."""
     factors = a.meta["val"], b.meta["val"]
     (m, k), n = factors[0].shape, factors[1].shape[1]
     vector = bias is None or tuple(bias.meta["val"].shape) == (n,)
     if factors[0].dtype != torch.float32 or m * k * n < SMALLEST or not vector:
-        return False
+        return None
     key = (*((*f.shape, *f.stride()) for f in factors), torch.get_num_threads())
     if key not in _choices:
         with torch.random.fork_rng(devices=[]):
             x, y = (torch.empty_strided(f.shape, f.stride()).normal_() for f in factors)
         linear = _linear()
         with torch.no_grad():
-            ours, torchs = shortest(lambda: linear(x, y.t(), None), lambda: x @ y)
-        _choices[key] = ours < MARGIN * torchs
+            torchs, straight, turned = shortest(
+                lambda: x @ y, lambda: linear(x, y.t(), None), lambda: linear(y.t(), x, None).t().contiguous()
+            )
+        faster = _straight if straight <= turned else _turned
+        _choices[key] = faster if min(straight, turned) < MARGIN * torchs else None
     return _choices[key]
+
+
+def _straight(graph: Graph, bias: Node | None, a: Node, b: Node) -> Node:
+    if not a.meta["val"].is_contiguous():  # the compiler's own copy may be a part of what computes it
+        a = _contiguous(graph, a)
+    return graph.call_function(_linear(), (a, graph.call_function(aten.t.default, (b,)), bias))
+
+
+def _turned(graph: Graph, bias: Node | None, a: Node, b: Node) -> Node:
+    turned = graph.call_function(_linear(), (graph.call_function(aten.t.default, (b,)), a, None))
+    product = _contiguous(graph, graph.call_function(aten.t.default, (turned,)))
+    return product if bias is None else graph.call_function(aten.add.Tensor, (product, bias))
+
+
+def _contiguous(graph: Graph, x: Node) -> Node:
+    return graph.call_function(aten.clone.default, (x,), {"memory_format": torch.contiguous_format})
 
 
 def _linear() -> Any:

@@ -24,6 +24,11 @@ from pyrovae.compilation.timings import shortest
 __all__ = ["Program"]
 
 Entry = tuple[dict[str, Any], str]
+OPTIONS: dict[str, Any] = {
+    "fallback_random": True,  # torch's own draws: a seed gives the numbers that it gives without compilation
+    "size_asserts": False,  # sizes and strides are known before the call
+    "score_fusion_memory_threshold": 48,  # loops that share a few bytes alone, as Adam's over two matrices, stay two
+}
 FIRST_PAUSE, LAST_PAUSE = 10, 200  # running between two looks, in the time that a look takes
 FREE_LOOKS, LOOKING = 8, 0.05  # where values of Python change: looks at first, and then the share of running
 TOLERANCE = 1e-3  # of a result's norm: rounding is far below, another model far above
@@ -153,9 +158,8 @@ class Program:
         extensions = logging.getLogger("torch.utils.cpp_extension")
         with torch.no_grad(), mock.patch.object(extensions, "disabled", True):
             try:
-                # torch's own draws, so that a seed gives the numbers that it gives without compilation; sizes and
-                # strides are known before the call
-                return _inductor.compile(module, tensors, options={"fallback_random": True, "size_asserts": False})
+                on_cpu = all(x.device.type == "cpu" for x in tensors)  # on others it would need their own compiler
+                return _inductor.compile(module, tensors, options={**OPTIONS, "cpp_wrapper": on_cpu})
             except Exception as error:  # of a compiler that is not there, or fails, in one of a dozen classes
                 raise Uncapturable(f"it cannot be compiled here: {_first_line(error)}") from error
 
