@@ -158,8 +158,7 @@ class Program:
         extensions = logging.getLogger("torch.utils.cpp_extension")
         with torch.no_grad(), mock.patch.object(extensions, "disabled", True):
             try:
-                on_cpu = all(x.device.type == "cpu" for x in tensors)  # on others it would need their own compiler
-                return _inductor.compile(module, tensors, options={**OPTIONS, "cpp_wrapper": on_cpu})
+                return _inductor.compile(module, tensors, options=OPTIONS)
             except Exception as error:  # of a compiler that is not there, or fails, in one of a dozen classes
                 raise Uncapturable(f"it cannot be compiled here: {_first_line(error)}") from error
 
