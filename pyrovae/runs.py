@@ -216,12 +216,14 @@ def write_json(path: Path, values: dict[str, Any] | list[dict[str, Any]]) -> Non
         partial.write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n")
 
 
-def new_file(path: Path, overwrite: bool) -> Path:
-    """``path``, when a file can be written there: asked before the work, not after."""
+def new_file(path: Path, overwrite: bool, suffix: str | None = None) -> Path:
+    """``path``, when a file can be written there, of this suffix: asked before the work, not after."""
     if path.exists() and not overwrite:
         raise FileExistsError(f"--out {str(path)!r} exists: choose another file, or --overwrite")
     if path.is_dir() or not path.parent.is_dir():
         raise FileNotFoundError(f"--out {str(path)!r} must be a file in a folder that exists")
+    if suffix is not None and path.suffix != suffix:
+        raise ValueError(f"--out {str(path)!r} must end in {suffix}, the format that is written")
     return path
 
 

@@ -352,6 +352,8 @@ BAD = {  # command: what its one line says; --out out and TINY are added to fit
     "encode run --out real.csv": "--out 'real.csv' exists: choose another file, or --overwrite",
     "encode run --out nowhere/codes.npy": "--out 'nowhere/codes.npy' must be a file in a folder that exists",
     "sample run --out no_run --overwrite": "--out 'no_run' must be a file",
+    "sample run --out draws.png": "--out 'draws.png' must end in .npy, the format that is written$",
+    "encode run --out real.csv --overwrite": "--out 'real.csv' must end in .npy",
     "sample run -n 0": "'-n' / '--num': 0 is not in the range",
     "evaluate cut_model": "'cut_model/model.safetensors' is cut short or not a model",
     "evaluate other_keys": "of another model: it lacks .* and has .*'a'",

@@ -44,7 +44,7 @@ def decompress(run: Path, file: Path, out: Path | None, overwrite: bool) -> None
     if not file.is_file():
         raise FileNotFoundError(f"FILE {str(file)!r} must be a file that exists")
     vae, _ = runs.load_run(run, "cpu")
-    path = runs.new_file(out or run / "decompressed.npy", overwrite)
+    path = runs.new_file(out or run / "decompressed.npy", overwrite, ".npy")
     x = compression.decompress(vae, file.read_bytes())
     runs.save_array(path, x)
     click.echo(f"{len(x)} rows of shape {tuple(x.shape[1:])}: {path}")

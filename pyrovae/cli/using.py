@@ -36,7 +36,7 @@ def encode(run: Path, data: str | None, out: Path | None, overwrite: bool, devic
     if isinstance(vae.likelihood, Likelihood):
         vae.likelihood.check(x)
     x = x.reshape(-1, *config["model"]["event_shape"]).to(next(vae.parameters()))
-    path = runs.new_file(out or run / "codes.npy", overwrite)
+    path = runs.new_file(out or run / "codes.npy", overwrite, ".npy")
     codes = torch.cat([vae.encode(batch) for batch in x.split(4096)]).cpu()
     runs.save_array(path, codes)
     click.echo(
@@ -66,7 +66,7 @@ def impute(
     shape = x.shape
     if isinstance(vae.likelihood, Likelihood):
         vae.likelihood.check(x)
-    path = runs.new_file(out or run / "imputed.npy", overwrite)
+    path = runs.new_file(out or run / "imputed.npy", overwrite, ".npy")
     torch.manual_seed(seed)
     rows = x.reshape(-1, *config["model"]["event_shape"]).to(next(vae.parameters()))
     filled = pv.metrics.impute(vae, rows, num_samples).cpu().reshape(shape)
@@ -94,7 +94,7 @@ def sample(
     if label is not None and label >= vae.num_labels:
         whole = f"whole numbers from 0 to {vae.num_labels - 1}" if vae.num_labels else "none: it is not conditional"
         raise ValueError(f"--label {label}: the labels of run {str(run)!r} are {whole}")
-    path = runs.new_file(out or run / "samples.npy", overwrite)
+    path = runs.new_file(out or run / "samples.npy", overwrite, ".npy")
     torch.manual_seed(seed)
     if isinstance(vae, ConditionalVAE):
         y = torch.arange(num, device=device) % vae.num_labels
