@@ -76,6 +76,8 @@ def test_products_by_the_other_library_are_the_products(monkeypatch, transposed,
     faster_products(graph, [a, b, c])
     names = [str(node.target) for node in graph.graph.nodes]
     assert names.count("pyrovae.linear.default") == 1  # not the small one
+    first = next(node.args[0] for node in graph.graph.nodes if "pyrovae.linear" in str(node.target))
+    assert (first.target is torch.ops.aten.t.default) == (times is TURNED), "b^T comes first"
     for got, want in zip(graph(a, b, c), products(a, b, c), strict=True):
         assert torch.allclose(got, want, rtol=1e-4, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""The commands that take a finished run and write an array: ``encode``, ``sample``."""
+"""The commands that take a finished run and write an array: ``encode``, ``impute``, ``sample``."""
 
 from __future__ import annotations
 
