@@ -178,7 +178,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         def bound(row: Tensor) -> tuple[Tensor]:
             return (log_weights(vae, row, num_samples).logsumexp(0) - math.log(num_samples),)
 
-        passes = Passes(bound, 0 if self.compile is False else len(x), vae)
+        passes = Passes(bound, 0 if self.compile is False else len(x))
         # torch.manual_seed seeds every device there is, which takes a tenth of the time of a row
         seed = torch.default_generator.manual_seed if x.device.type == "cpu" else torch.manual_seed
         bounds = []

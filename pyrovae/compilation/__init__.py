@@ -1,8 +1,20 @@
 """Functions of tensors, Pyro inside or not, as one compiled graph each."""
 
-from pyrovae.compilation.capture import Uncapturable, backwards, modules_called
 from pyrovae.compilation.passes import Passes, by_rows
-from pyrovae.compilation.program import Program
-from pyrovae.compilation.timings import Timings, recurs
+from pyrovae.compilation.program import Program, disagreement
+from pyrovae.compilation.record import Graph, Unrecordable, backward_roots, record
+from pyrovae.compilation.timings import Timings
+from pyrovae.compilation.watch import Watch
 
-__all__ = ["Passes", "Program", "Timings", "Uncapturable", "backwards", "by_rows", "modules_called", "recurs"]
+__all__ = [
+    "Graph",
+    "Passes",
+    "Program",
+    "Timings",
+    "Unrecordable",
+    "Watch",
+    "backward_roots",
+    "by_rows",
+    "disagreement",
+    "record",
+]

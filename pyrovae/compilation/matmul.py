@@ -7,14 +7,14 @@ torch sends float32 products to MKL; oneDNN, the other library inside torch, too
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
+from pyrovae.compilation import private
 from pyrovae.compilation.timings import shortest
 
 __all__ = ["faster_products"]
@@ -30,11 +30,10 @@ _library: torch.library.Library | None = None
 _choices: dict[Any, Product | None] = {}
 
 
-def faster_products(module: GraphModule, inputs: list[Tensor]) -> None:
+def faster_products(module: GraphModule, inputs: Sequence[Tensor]) -> None:
     """Send the large float32 products of a graph to oneDNN where that is faster, timed at their own shapes."""
     if not torch.backends.mkldnn.is_available() or any(x.device.type != "cpu" for x in inputs):
         return
-    FakeTensorProp(module).propagate(*inputs)  # the shape and the strides of each node
     for node in list(module.graph.nodes):
         if node.target not in (aten.mm.default, aten.addmm.default):
             continue
@@ -90,9 +89,8 @@ def _linear() -> Any:
     """``pyrovae::linear(x, w, b)``, :math:`x w^T + b` by oneDNN, which torch's compiler leaves as it is."""
     global _library
     if _library is None:
-        product = torch.ops.mkldnn._linear_pointwise.default
         _library = torch.library.Library("pyrovae", "DEF")
         _library.define("linear(Tensor x, Tensor w, Tensor? b) -> Tensor", tags=(torch.Tag.needs_exact_strides,))
-        _library.impl("linear", lambda x, w, b: product(x, w, b, "none", [], ""), "CPU")
+        _library.impl("linear", private.mkldnn_linear, "CPU")
         _library.impl("linear", lambda x, w, b: x.new_empty(x.shape[0], w.shape[0]), "Meta")
     return torch.ops.pyrovae.linear.default

@@ -1,17 +1,17 @@
-"""Many passes of one function without gradients, compiled where that is earned back."""
+"""Many passes of one function without gradients, compiled where that pays."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyrovae.compilation.capture import Uncapturable, modules_called
-from pyrovae.compilation.program import Program
-from pyrovae.compilation.timings import Timings, recurs
+from pyrovae.compilation.program import Program, disagreement
+from pyrovae.compilation.record import Unrecordable, record
+from pyrovae.compilation.timings import Timings
+from pyrovae.compilation.watch import Watch
 from pyrovae.rows import cut
 
 __all__ = ["Passes", "by_rows"]
@@ -20,7 +20,7 @@ ROWS = 1024  # of one pass
 
 
 def by_rows(function: Callable[..., Tensor], *x: Tensor) -> Tensor:
-    """``function(*x)``, a row for each of x, in passes of at most ROWS rows, compiled where that is earned back."""
+    """``function(*x)``, a row for each of x, in passes of at most ROWS rows, compiled where that pays."""
     if len(x[0]) <= ROWS:
         return function(*x)
     run = Passes(lambda *rows: (function(*rows),), len(x[0]) // ROWS)
@@ -28,49 +28,57 @@ def by_rows(function: Callable[..., Tensor], *x: Tensor) -> Tensor:
 
 
 class Passes:
-    """``passes(*inputs)`` is ``function(*inputs)``, compiled when what is left of the passes is longer than compiling.
+    """``passes(*inputs)`` is ``function(*inputs)``, compiled when the passes left take longer than compiling.
 
-    Inputs of other shapes than those of the first pass run as they are, with validation and guards. The others run
-    without them after the first two; when three of these were timed it is known whether compiling pays. Where it does
-    and cannot be, one warning says why, and they go on as they are. A seed gives the same numbers compiled and not.
+    Only inputs of the shapes of the first pass are compiled. After three timed passes it is known whether compiling
+    pays. Where it does and cannot be done, one warning says why, and the passes go on without. A seed gives the same
+    numbers compiled and not.
 
     Args:
-        function: Takes tensors and returns tensors, with Pyro inside or not; it is called without gradients.
+        function: Takes tensors and returns tensors, with Pyro inside or not; it is called without gradients, and what
+            it reads from Python stays the same while the passes run.
         num_passes: How many there will be.
-        module: Where the function is that of a module, the module.
     """
 
-    def __init__(
-        self, function: Callable[..., Sequence[Tensor]], num_passes: int, module: nn.Module | None = None
-    ) -> None:
-        self.function, self.num_passes, self.module = function, num_passes, module
+    def __init__(self, function: Callable[..., Sequence[Tensor]], num_passes: int) -> None:
+        self.function, self.num_passes = function, num_passes
         self.program: Program | None = None
+        self._outside: Sequence[Tensor] = ()
         self._timings = Timings()
-        self._shape: Any = None
-        self._eager = False
+        self._shape: object = None
+        self._left, self._eager = num_passes, False
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
         shape = [(x.shape, x.dtype, x.device) for x in inputs]
         self._shape = self._shape or shape
-        self._timings.count += 1
-        if shape != self._shape or not self._timings.checked:
-            with modules_called() as modules:
-                outputs = self.function(*inputs)
-            self._eager = self._eager or recurs(modules)
-            return outputs
-        left = self.num_passes - self._timings.count + 1
-        if self.program is None and not self._eager and self._timings.pays(left):
-            self._compile(inputs)
-        if self.program is not None and self.program.still_right():
-            return self.program(*inputs)
-        self.program = None
-        with self._timings.unchecked():
+        self._left -= 1
+        if shape != self._shape:
+            return self.function(*inputs)
+        if self.program is not None:
+            return self.program(inputs, self._outside)
+        if not self._eager and self._timings.pays(self._left + 1):
+            return self._first_compiled(inputs)
+        with self._timings.timed():
             return self.function(*inputs)
 
-    def _compile(self, inputs: Sequence[Tensor]) -> None:
+    def _first_compiled(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """A pass as it is, with which the compiled one is compared."""
         self._eager = True  # once is enough
+        watch = Watch({"it": self.function})
+        if watch.recurs:
+            return self.function(*inputs)
         try:
-            self.program = Program(self.function, inputs, [] if self.module is None else [self.module])
-        except Exception as error:  # the same pass has run as it is: whatever this is, it is about compiling
-            why = str(error) if isinstance(error, Uncapturable) else repr(error)
-            warnings.warn(f"passes run without compilation from here on: {why}", stacklevel=5)
+            graph = record(self.function, inputs)
+            if watch.put_back() or graph.written:
+                raise Unrecordable("it changes tensors or values of Python when it runs")
+            program = Program(graph, inputs)
+            with torch.random.fork_rng(devices=[x.device for x in inputs if x.is_cuda]):
+                got = program(inputs, graph.outside)
+            expected = self.function(*inputs)
+            if why := disagreement(expected, got, rounding=1e-6):
+                raise Unrecordable(f"compiled it gives {why}")
+        except Unrecordable as error:
+            warnings.warn(f"passes run without compilation from here on: {error}", stacklevel=5)
+            return self.function(*inputs)
+        self.program, self._outside = program, [x.detach() for x in graph.outside]
+        return expected

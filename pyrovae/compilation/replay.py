@@ -28,6 +28,7 @@ class Replay:
         self, code: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor], outside: Sequence[Tensor]
     ) -> None:
         self._inputs = [x.clone() for x in inputs]
+        self.outside = list(map(Tensor.data_ptr, outside))
         self._replay, self._results = record(lambda: code(*self._inputs, *outside))
 
     def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:

@@ -1,13 +1,11 @@
-"""One torch optimizer over many parameters, in the place of Pyro's one for each; Adam's also as a part of a graph."""
+"""One torch optimizer over many parameters instead of Pyro's one for each; Adam's step also as a part of a graph."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any
 
 import torch
 from pyro.optim import PyroOptim
@@ -17,76 +15,83 @@ from torch.optim import Adam, AdamW, Optimizer
 
 __all__ = ["AdamUpdate", "Grouped"]
 
+# the hyper-parameters that AdamUpdate implements, or, where false, needs not
+NUMBERS = {"lr", "betas", "eps", "weight_decay"}
+IMPLEMENTED = NUMBERS | {"decoupled_weight_decay", "fused", "params", "initial_lr"}
+
 
 class Grouped:
     """Steps parameters as a Pyro optimizer does, those of equal hyper-parameters in one call, fused where torch can.
 
-    Pyro's optimizer objects stay what counts: their state is what is moved here, their hyper-parameters are read at
-    each step, so that its schedulers, ``get_state``, ``save`` and per-parameter arguments are what they were.
+    Pyro's optimizer objects stay the truth: their state is what is moved here, and their hyper-parameters are read at
+    each step, so that its schedulers, ``get_state``, ``save`` and per-parameter arguments work as in Pyro.
 
     Args:
         optim: An optimizer of ``pyro.optim`` that has stepped these parameters at least once.
-        params: What it is to step.
+        params: The parameters to step.
     """
 
     def __init__(self, optim: PyroOptim, params: Sequence[Tensor]) -> None:
         self.optim, self.params = optim, tuple(params)
         # a subclass that steps in a way of its own is left to it
-        self._own = type(optim).__call__ not in (PyroOptim.__call__, PyroLRScheduler.__call__)
+        self._is_custom = type(optim).__call__ not in (PyroOptim.__call__, PyroLRScheduler.__call__)
         self._groups: list[_Group] = []
-        self._kinds = self._kinds_now()
-        if not self._own:
+        self._places = self._places_now()
+        if not self._is_custom:
             self._clips = [(optim.grad_clip[p], p) for p in params if optim.grad_clip[p] is not None]
             self._group()
 
     def step(self) -> None:
         """Step every parameter that has a gradient."""
-        if self._own:
+        if self._is_custom:
             self.optim(list(self.params))
             return
         for clip, param in self._clips:
             if param.grad is not None:
                 clip(param)
-        if self._kinds_now() != self._kinds:
+        if self._places_now() != self._places:
             self._follow()
         if not self.holds():
             self._group()
         for group in self._groups:
             group.optimizer.step()
-            group.num_steps += 1
 
     def holds(self) -> bool:
-        """Whether parameters that were put together still belong together."""
-        return all(group.holds() for group in self._groups)
+        """Whether parameters that were put together still belong together, in Pyro's optimizer objects of now."""
+        return all(group.holds(self.optim) for group in self._groups)
 
-    def updates(self) -> list[AdamUpdate] | None:
-        """What a graph can do in the place of :meth:`step`; None unless all of it is Adam's, of one count of steps."""
-        if self._own or self._clips or not self.holds():
-            return None
+    def updates(self) -> list[AdamUpdate]:
+        """Adam's step as parts of a graph; empty unless they can stand for all of :meth:`step`."""
+        if self._is_custom or self._clips or not self.holds():
+            return []
         for group in self._groups:
             if group.update is None and AdamUpdate.fits(group):
-                group.update = AdamUpdate(group)
-        updates = [group.update for group in self._groups if group.update is not None and group.update.holds()]
-        return updates if updates and len(updates) == len(self._groups) else None
+                group.update = AdamUpdate(group, self._states())
+        updates = [group.update for group in self._groups if group.update is not None and group.update.holds(self.optim)]
+        return updates if len(updates) == len(self._groups) else []
 
-    def _kinds_now(self) -> list[tuple[torch.dtype, torch.device]]:
+    def _states(self) -> list[dict[str, Tensor]]:
+        """Adam's state of every parameter that Pyro's optimizer knows."""
+        each = [(param, _torch_optimizer(self.optim, param)) for param in self.optim.optim_objs]
+        states = [optimizer.state[param] for param, optimizer in each if type(optimizer) in (Adam, AdamW)]
+        return [state for state in states if "step" in state]
+
+    def _places_now(self) -> list[tuple[torch.dtype, torch.device]]:
         return [(param.dtype, param.device) for param in self.params]
 
     def _follow(self) -> None:
-        """Bring what the optimizers keep of a parameter, but for counts, to where it was put by ``.to()``."""
+        """Bring the optimizers' state of a parameter, except counts, to where ``.to()`` has put the parameter."""
         for param in self.params:
-            each = self.optim.optim_objs[param]
-            state = getattr(each, "optimizer", each).state[param]
+            state = _torch_optimizer(self.optim, param).state[param]
             moved = {key: value for key, value in state.items() if isinstance(value, Tensor) and value.dim()}
             state.update((key, value.to(param)) for key, value in moved.items() if value.shape == param.shape)
-        self._kinds = self._kinds_now()
+        self._places = self._places_now()
         self._group()
 
     def _group(self) -> None:
         groups: list[_Group] = []
         for param in self.params:
-            each = self.optim.optim_objs[param]
-            each = getattr(each, "optimizer", each)  # a scheduler has it
+            each = _torch_optimizer(self.optim, param)
             group = next((group for group in groups if group.takes(each)), None)
             if group is None:
                 groups.append(_Group(each))
@@ -97,6 +102,11 @@ class Grouped:
         self._groups = groups
 
 
+def _torch_optimizer(optim: PyroOptim, param: Tensor) -> Optimizer:
+    each = optim.optim_objs[param]
+    return getattr(each, "optimizer", each)  # a scheduler has it
+
+
 class _Group:
     """Pyro's torch optimizers of equal class and hyper-parameters, and one that stands for all of them."""
 
@@ -105,7 +115,6 @@ class _Group:
         self._read = itemgetter(*self._keys)
         self.hyper = self._read(first.param_groups[0])
         self.each = [first]
-        self.num_steps = 0  # that the optimizer took
         self.update: AdamUpdate | None = None
 
     def takes(self, other: Optimizer) -> bool:
@@ -123,11 +132,15 @@ class _Group:
         self.optimizer.state = defaultdict(dict, state)
         self._fuse()
 
-    def holds(self) -> bool:
-        """Whether their hyper-parameters are equal still; those that move all together are followed."""
+    def holds(self, optim: PyroOptim) -> bool:
+        """Whether their hyper-parameters are still equal; those that move all together are followed."""
         hyper = self._read(self.each[0].param_groups[0])
-        for each, state in zip(self.each, self._states, strict=True):
-            if self._read(each.param_groups[0]) != hyper or each.state is not state:
+        for param, each, state in zip(self.params, self.each, self._states, strict=True):
+            now = optim.optim_objs.get(param)
+            if now is not each and getattr(now, "optimizer", None) is not each:
+                return False
+            group = each.param_groups[0]
+            if self._read(group) != hyper or len(group) != len(self._keys) + 1 or each.state is not state:
                 return False
         if hyper != self.hyper:
             self.hyper = hyper
@@ -135,9 +148,10 @@ class _Group:
             self._fuse()
         return True
 
-    def __getitem__(self, key: str) -> Any:
-        """A hyper-parameter."""
-        return self.optimizer.param_groups[0][key]
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """The hyper-parameters by name."""
+        return self.optimizer.param_groups[0]
 
     def _fuse(self) -> None:
         group = self.optimizer.param_groups[0]
@@ -152,90 +166,100 @@ class _Group:
 
 
 class AdamUpdate:
-    r"""The step of Adam as operations of a graph, on the state of torch's own.
+    r"""The step of Adam as operations of a graph, on the state of torch's own optimizer.
 
     .. math::
         m \leftarrow \beta_1 m + (1 - \beta_1) g , \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2 , \qquad
         \theta \leftarrow \theta - \frac{\eta}{1 - \beta_1^t} \, \frac{m}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
-    with :math:`g + \lambda \theta` in the place of :math:`g`, or for AdamW :math:`(1 - \eta \lambda) \theta` in that of
-    :math:`\theta`, under a weight decay :math:`\lambda`. All these numbers are inputs of the graph.
+    with :math:`g + \lambda \theta` instead of :math:`g`, or for AdamW :math:`(1 - \eta \lambda) \theta` instead of
+    :math:`\theta`, under a weight decay :math:`\lambda`. All these numbers are inputs of the graph, and so is the count
+    of steps t of each parameter.
 
     References: Kingma and Ba (2015), "Adam", algorithm 1; Loshchilov and Hutter (2019), "Decoupled weight decay
         regularization", algorithm 2.
     """
 
-    def __init__(self, group: _Group) -> None:
+    def __init__(self, group: _Group, states: Sequence[dict[str, Tensor]]) -> None:
         self._group = group
         self.params = group.params
-        state = [group.optimizer.state[param] for param in self.params]
-        self._first = [each["exp_avg"] for each in state]
-        self._second = [each["exp_avg_sq"] for each in state]
-        # the counts are views of one tensor, so that one addition moves them all
-        self._steps = torch.stack([each["step"] for each in state])
-        self._views = self._steps.unbind()
-        for each, step in zip(state, self._views, strict=True):
-            each["step"] = step
-        self._state = state
-        self._kind: Any = self._kind_of(group)
-        self._num_steps = -1  # of the optimizer, when the counts were last seen to be equal
-        self._count = 0  # what they were then, and have become
+        self._state = [group.optimizer.state[param] for param in self.params]
+        self.first = [each["exp_avg"] for each in self._state]
+        self.second = [each["exp_avg_sq"] for each in self._state]
+        self.steps = _one_tensor_of_counts(states)
+        self._views = [each["step"] for each in self._state]
+        self._kind = self._kind_of(group)
+        self._numbers: tuple[float, ...] = ()
+        self._inputs = torch.empty(0)
 
     @staticmethod
     def fits(group: _Group) -> bool:
-        """Whether a group is one of Adam as it is above."""
-        if type(group.each[0]) not in (Adam, AdamW) or AdamUpdate._kind_of(group) is None:
-            return False
-        return all("step" in group.optimizer.state[param] for param in group.params)
+        """Whether a group is one of Adam as it is above, with all its state."""
+        known = type(group.each[0]) in (Adam, AdamW) and AdamUpdate._kind_of(group) is not None
+        return known and all("step" in group.optimizer.state[param] for param in group.params)
 
     @staticmethod
     def _kind_of(group: _Group) -> tuple[bool, bool] | None:
-        """Whether weights decay, and apart from the gradient; None of what is not written here."""
-        if any(group[name] for name in ("amsgrad", "maximize", "foreach", "capturable", "differentiable")):
+        """(has_weight_decay, is_decoupled), or None for variants of Adam that are not written here."""
+        if any(value for name, value in group.settings.items() if name not in IMPLEMENTED):
             return None
-        decoupled = group.optimizer.param_groups[0].get("decoupled_weight_decay", type(group.each[0]) is AdamW)
-        return bool(group["weight_decay"]), bool(decoupled)
+        decoupled = group.settings.get("decoupled_weight_decay", type(group.each[0]) is AdamW)
+        return bool(group.settings["weight_decay"]), bool(decoupled)
 
     @property
-    def moved(self) -> list[Sequence[Tensor]]:
-        """What it moves."""
-        return [self.params, self._first, self._second, [self._steps]]
+    def moved(self) -> list[Tensor]:
+        """The optimizer's state, which it moves beside the parameters."""
+        return [*self.first, *self.second, self.steps]
 
-    def holds(self) -> bool:
-        """Whether what it takes to be constant is, and every parameter was stepped as often as the others."""
-        if not self._group.holds() or self._kind_of(self._group) != self._kind:
-            return False
-        if any(each["step"] is not step for each, step in zip(self._state, self._views, strict=True)):
-            return False  # another group has them now
-        if self._num_steps != self._group.num_steps and bool((self._steps == self._steps[0]).all()):
-            self._num_steps, self._count = self._group.num_steps, int(self._steps[0])
-        return self._num_steps == self._group.num_steps
+    def holds(self, optim: PyroOptim) -> bool:
+        """Whether the state is the one that it moves, and the variant of Adam the one that it is."""
+        return self._group.holds(optim) and self._kind_of(self._group) == self._kind and all(
+            each["step"] is step and each["exp_avg"] is first and each["exp_avg_sq"] is second
+            for each, step, first, second in zip(self._state, self._views, self.first, self.second, strict=True)
+        )
 
     def inputs(self) -> Tensor:
-        """The numbers of the next step."""
-        group, t = self._group, self._count + 1
-        rate, (beta_1, beta_2), eps, decay = float(group["lr"]), group["betas"], group["eps"], group["weight_decay"]
-        corrected, root = rate / (1 - beta_1**t), 1 / math.sqrt(1 - beta_2**t)
-        numbers = (corrected, root, 1 - beta_1, beta_2, 1 - beta_2, eps, rate * decay if self._kind[1] else decay)
-        return torch.tensor(numbers, dtype=self.params[0].dtype, device=self.params[0].device)
+        """The hyper-parameters of the next step, ``(5,)`` in float64 on the device of the parameters."""
+        lr, (beta_1, beta_2), eps, decay = map(self._group.settings.__getitem__, ("lr", "betas", "eps", "weight_decay"))
+        numbers = (float(lr), float(beta_1), float(beta_2), eps, decay)
+        if numbers != self._numbers:
+            self._numbers = numbers
+            self._inputs = torch.tensor(numbers, dtype=torch.float64, device=self.params[0].device)
+        return self._inputs
 
-    def __call__(self, grads: Mapping[Tensor, Tensor], inputs: Tensor, keep: Tensor | None) -> None:
-        """Move the parameters and the state, but where ``keep`` is true, in which case all stays as it was."""
-        corrected, root, gain_1, beta_2, gain_2, eps, decay = inputs.unbind()
-        decays, decoupled = self._kind
-        moved = [(self._steps, self._steps + 1)]
-        for param, first, second in zip(self.params, self._first, self._second, strict=True):
+    def __call__(self, grads: Mapping[Tensor, Tensor], inputs: Tensor, keep: Tensor) -> None:
+        """Move the parameters and the state, except where ``keep`` is true, in which case all stays as it was."""
+        lr, beta_1, beta_2, _, decay = inputs.unbind()
+        t = self.steps.double() + 1
+        of_mean, of_root = lr / (1 - beta_1**t), (1 - beta_2**t).rsqrt()
+        dtype = self.params[0].dtype
+        gain_1, gain_2, b2, eps = (x.to(dtype) for x in (1 - beta_1, 1 - beta_2, beta_2, inputs[3]))
+        factor = (lr * decay if self._kind[1] else decay).to(dtype)
+        moved: list[tuple[Tensor, Tensor]] = []
+        for param, first, second, view in zip(self.params, self.first, self.second, self._views, strict=True):
+            i = view.storage_offset()
             grad, start = grads[param], param
-            if decays and decoupled:
-                start = param * (1 - decay)
-            elif decays:
-                grad = grad + decay * param
+            if self._kind[0] and self._kind[1]:
+                start = param * (1 - factor)
+            elif self._kind[0]:
+                grad = grad + factor * param
             m = first + gain_1 * (grad - first)
-            v = beta_2 * second + gain_2 * grad * grad
-            moved += [(param, start - corrected * m / (v.sqrt() * root + eps)), (first, m), (second, v)]
+            v = b2 * second + gain_2 * grad * grad
+            step = of_mean[i].to(dtype) * m / (v.sqrt() * of_root[i].to(dtype) + eps)
+            moved += [(param, start - step), (first, m), (second, v)]
+        own = {view.storage_offset() for view in self._views}
+        added = torch.tensor([float(i in own) for i in range(len(self.steps))], device=self.steps.device)
+        moved.append((self.steps, self.steps + added))
         for old, new in moved:
-            old.copy_(new if keep is None else torch.where(keep, old, new))
+            old.copy_(torch.where(keep, old, new))
 
-    def done(self) -> None:
-        """The graph has run, and moved them."""
-        self._count += 1
+
+def _one_tensor_of_counts(states: Sequence[dict[str, Tensor]]) -> Tensor:
+    """The counts of steps as views of one tensor, so that one addition moves them all, whoever else steps them."""
+    views = [state["step"] for state in states]
+    base = views[0]._base
+    if base is None or any(view._base is not base for view in views):
+        base = torch.stack(views)
+        for state, view in zip(states, base.unbind(), strict=True):
+            state["step"] = view
+    return base

@@ -108,7 +108,7 @@ def passing(
     """``function(vae, num_draws, *tensors)`` for all :func:`chunks` of x, compiled where there are enough of them."""
     module = vae if isinstance(vae, nn.Module) else None
     passes = Counter(k for _, draws in chunks(x, num_samples) for k in draws)
-    of_draws = {k: Passes(partial(function, vae, k), num, module) for k, num in passes.items()}
+    of_draws = {k: Passes(partial(function, vae, k), num) for k, num in passes.items()}
     return lambda rows, num_draws: of_draws[num_draws](*tensors(rows))
 
 

@@ -1,0 +1,149 @@
+"""Every private interface of torch and Pyro that pyrovae uses, tested with torch 2.9 to 2.15 and Pyro 1.9.1 to 1.9.2."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+
+import pyro
+import pyro.settings
+import torch
+from pyro.poutine import runtime
+from torch import Tensor, nn
+from torch._decomp import get_decompositions
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+)
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+__all__ = [
+    "VALUE_ERRORS",
+    "active_handlers",
+    "are_all_true",
+    "compiled_by_inductor",
+    "has_global_hooks",
+    "has_tensor_hooks",
+    
+    "mkldnn_linear",
+    "modes_are_active",
+    "pyro_settings",
+    "recorded",
+    "recording",
+    "stored_params",
+    "without_values",
+]
+
+# what fake tensors raise where Python, or the shape of a result, asks for the value of a tensor
+VALUE_ERRORS = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException)
+# all true, of a check of Pyro's validation
+are_all_true = torch._is_all_true
+COMPARISONS = (Tensor.gt, Tensor.__gt__, torch.gt)
+compiler_options: dict[str, bool | int] = {
+    "fallback_random": True,  # torch's own draws: a seed gives the numbers that it gives without compilation
+    "size_asserts": False,  # sizes and strides are known before the call
+    "score_fusion_memory_threshold": 48,  # keep loops apart that share a few bytes alone, as Adam's over two matrices
+}
+
+
+def recorded(
+    function: Callable[..., Sequence[Tensor]],
+    inputs: Sequence[Tensor],
+    table: dict[object, Callable[..., object]],
+    names: Sequence[object],
+) -> GraphModule:
+    """What a function does to tensors, run with fake tensors: nothing is drawn, computed or moved in place.
+
+    Operations of ``table`` are written out as it says, those of ``names`` as torch does it.
+    """
+    written_out = {**get_decompositions(names), **table}
+    trace = make_fx(function, decomposition_table=written_out, tracing_mode="fake", _allow_non_fake_inputs=True)
+    module: GraphModule = trace(*inputs)
+    return module
+
+
+def compiled_by_inductor(module: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """A graph as compiled code that keeps torch's own random draws."""
+    # its import logs that there is no CUDA where a CUDA build of torch runs without a device
+    extensions = logging.getLogger("torch.utils.cpp_extension")
+    was_disabled, extensions.disabled = extensions.disabled, True
+    try:
+        from torch import _inductor  # a second to import
+
+        return _inductor.compile(module, list(inputs), options=compiler_options)
+    finally:
+        extensions.disabled = was_disabled
+
+
+def mkldnn_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
+    r""":math:`x w^T + b` by oneDNN."""
+    return torch.ops.mkldnn._linear_pointwise.default(x, w, b, "none", [], "")
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Inside, Pyro does not look for NaN in a loss: what it would read is looked at after a recorded step has run."""
+    before = pyro.util.torch_isnan, pyro.util.torch_isinf
+    pyro.util.torch_isnan = pyro.util.torch_isinf = lambda x: False
+    try:
+        yield
+    finally:
+        pyro.util.torch_isnan, pyro.util.torch_isinf = before
+
+
+def without_values(func: Callable[..., object], args: tuple, kwargs: dict[str, object]) -> object:
+    """A call of torch by ``TraceEnum_ELBO``, which selects the costs of positive probability, at any values.
+
+    ``mask = prob > 0`` is taken to hold zeros, and the selection keeps them as zeros of both factors of a sum.
+    """
+    if func is Tensor.all and hasattr(args[0], "_is_of_probs"):
+        return False
+    if func is Tensor.masked_select and hasattr(args[1], "_is_of_probs"):
+        return torch.where(args[1], args[0], 0).flatten()
+    result = func(*args, **kwargs)
+    if func in COMPARISONS and hasattr(args[0], "_pyro_dims"):
+        result._is_of_probs = True  # type: ignore[attr-defined]  # a tensor
+    elif hasattr(args[0] if args else None, "_is_of_probs") and isinstance(result, Tensor):
+        result._is_of_probs = True  # type: ignore[attr-defined]  # a tensor
+    return result
+
+
+def active_handlers() -> list[object]:
+    """Pyro's effect handlers that are active now."""
+    return runtime._PYRO_STACK
+
+
+def modes_are_active() -> bool:
+    """Whether a torch function mode or a dispatch mode of the caller is active."""
+    return bool(torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack())
+
+
+def has_global_hooks() -> bool:
+    """Whether a hook is registered for all modules."""
+    return bool(nn.modules.module._has_any_global_hook())
+
+
+def has_tensor_hooks(x: Tensor) -> bool:
+    """Whether the gradient of a tensor passes a hook of the user's."""
+    return bool(x._backward_hooks) or bool(x._post_accumulate_grad_hooks)
+
+
+def stored_params() -> dict[str, Tensor]:
+    """The dictionary of Pyro's parameter store: unconstrained parameters by name."""
+    return pyro.get_param_store()._params
+
+
+def pyro_settings() -> list[tuple[object, str]]:
+    """Owner and attribute of each global setting of Pyro."""
+    places: list[tuple[object, str]] = []
+    for module, name, _ in pyro.settings._REGISTRY.values():
+        owner: object = import_module(module)
+        *path, last = name.split(".")
+        for part in path:
+            owner = getattr(owner, part)
+        places.append((owner, last))
+    return places
