@@ -19,7 +19,7 @@ from pyrovae.compilation import Program, Uncapturable, backwards, recurs
 from pyrovae.infer.calls import Calls, Compiled, flatten
 from pyrovae.infer.optimizer import Grouped
 from pyrovae.infer.precision import networks_in
-from pyrovae.objectives import Objective
+from pyrovae.objectives import Objective, blame
 
 __all__ = ["SVI"]
 
@@ -97,11 +97,16 @@ class SVI(pyro.infer.SVI):
         self._optimizer: Grouped | None = None
         self._num_added = 0
         self._updated = False
+        self.steps_done, self.epoch = 0, None  # what the schedules of the objective are called with
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """The loss of a batch, in nats summed over it, and one step on it; the arguments go to model and guide."""
         self._updated = False  # by the graph itself
-        loss = self._run("step", args, kwargs)
+        try:
+            loss = self._run("step", args, kwargs)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"step {self.steps_done + 1}: {error}") from error
+        self.steps_done += 1
         self._num_added += 1
         if self._num_added == self.accumulate:
             self._num_added = 0
@@ -167,7 +172,8 @@ class SVI(pyro.infer.SVI):
 
     def _step_as_it_is(self, args: Any, kwargs: Any) -> Any:
         with self._precision, poutine.trace(param_only=True) as met:
-            loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
+            of = self._objective_now() if isinstance(self.objective, Objective) else self
+            loss = of.loss_and_grads(self.model, self.guide, *args, **kwargs)
         self._names.update(met.trace.nodes)
         sites: Any = met.trace.nodes.values()
         params = dict.fromkeys(site["value"].unconstrained() for site in sites)
@@ -179,14 +185,14 @@ class SVI(pyro.infer.SVI):
 
     def _loss_as_it_is(self, args: Any, kwargs: Any) -> Any:
         with self._precision:
-            return _numbers(self.loss(self.model, self.guide, *args, **kwargs))
+            of = self._objective_now() if isinstance(self.objective, Objective) else self
+            return _numbers(of.loss(self.model, self.guide, *args, **kwargs))
 
     def _check(self, values: Sequence[Any], args: Any, kwargs: Any) -> None:
         """What ``loss_and_grads`` does about a loss that is NaN."""
         if isinstance(self.objective, Objective):
             if math.isnan(values[0]):
-                raise self.objective.diverged(self.model, self.guide, args, kwargs)
-            self.objective.step += 1
+                raise FloatingPointError(f"the loss became NaN: {blame(self.model, self.guide, args, kwargs)}")
             return
         for value in values:
             warn_if_nan(value, "loss")
@@ -195,10 +201,21 @@ class SVI(pyro.infer.SVI):
         """What the schedules of the objective are at now, where the tensors are that a step is given."""
         if not isinstance(self.objective, Objective):
             return {}
-        numbers = self.objective.followed
-        now = {name: self.objective.now(name, number) for name, number in numbers.items()}
+        now = self._numbers_now()
         device = tensors[0].device if tensors else None
         return {name: torch.tensor(number, dtype=torch.float64, device=device) for name, number in now.items()}
+
+    def _numbers_now(self) -> dict[str, float]:
+        """The values of the schedules of the objective."""
+        now = {}
+        for name, schedule in self.objective.schedules().items():
+            if schedule.unit == "epochs" and self.epoch is None:
+                raise ValueError(f"{name} is a schedule in epochs, which pyrovae.fit counts and pyrovae.SVI does not")
+            now[name] = schedule(self.steps_done if schedule.unit == "steps" else self.epoch)
+        return now
+
+    def _objective_now(self) -> Any:
+        return self.objective.at(self._numbers_now())
 
     def _compiled(self, calls: Calls, tensors: Sequence[Tensor], rebuild: Any) -> Compiled | None:
         """The compiled calls of a signature, compiled now where it is time; None where they are not."""
@@ -296,12 +313,12 @@ class SVI(pyro.infer.SVI):
     def _loss(self, what: str, given: dict[str, Tensor], args: Any, kwargs: Any) -> Any:
         if not isinstance(self.objective, Objective):
             return (self.loss_and_grads if what == "step" else self.loss)(self.model, self.guide, *args, **kwargs)
-        with self.objective.given(given):
-            if what != "step":
-                return self.objective.loss(self.model, self.guide, *args, **kwargs)
-            loss = self.objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
-            loss.backward()
-            return loss
+        objective = self.objective.at(given)
+        if what != "step":
+            return objective.loss(self.model, self.guide, *args, **kwargs)
+        loss = objective.differentiable_loss(self.model, self.guide, *args, **kwargs)
+        loss.backward()
+        return loss
 
     def _give_up(self, what: str, why: str, error: Exception | None = None) -> None:
         if self.compile and what == "step":
