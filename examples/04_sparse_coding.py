@@ -92,7 +92,7 @@ def fit(name: str, data: pv.data.Data, epochs: int) -> pv.VAE:
 
     # The KL of Student's t by quadrature takes twenty times as long as the rest of a step. A sampled one is noisy, and
     # wants a slow encoder. Unbiased gradients of 225 gates are noisy too, and leave a third as many Gabor-like atoms.
-    loss = Trace_ELBO() if name == "StudentT" else pv.ELBO(gates="straight-through")
+    loss = Trace_ELBO() if name == "StudentT" else pv.ELBO(estimator=pv.StraightThrough())
     rates = {"likelihood": 1e-2, "posterior": 5e-4 if name == "StudentT" else 3e-3}
     decay = 0.05 ** (1 / (epochs * math.ceil(len(data.train) / BATCH)))  # to a twentieth over the run
 

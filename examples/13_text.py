@@ -64,8 +64,8 @@ def main() -> None:
 
     settings = {
         "VAE": (0.0, pv.ELBO()),
-        "VAE, free bits and word dropout": (0.3, pv.ELBO(free_bits=0.25)),
-        "VAE, free bits": (0.0, pv.ELBO(free_bits=0.25)),
+        "VAE, free bits and word dropout": (0.3, pv.ELBO(kl=pv.FreeBits(0.25))),
+        "VAE, free bits": (0.0, pv.ELBO(kl=pv.FreeBits(0.25))),
     }
     for name, (word_dropout, loss) in settings.items():
         torch.manual_seed(0)

@@ -42,7 +42,27 @@ from pyrovae.adversarial import GAN, AdversarialAutoencoder
 from pyrovae.build import build_vae, load, save
 from pyrovae.conditional import ConditionalVAE
 from pyrovae.infer import SVI
-from pyrovae.objectives import ELBO, IWAE, L1, L2, MMD, DReG, Renyi, TotalCorrelation, constant, cyclical, warmup
+from pyrovae.objectives import (
+    ELBO,
+    IWAE,
+    L1,
+    L2,
+    MMD,
+    Capacity,
+    DisARM,
+    DReG,
+    Exact,
+    FreeBits,
+    LeaveOneOut,
+    Relaxed,
+    Renyi,
+    StickingTheLanding,
+    StraightThrough,
+    TotalCorrelation,
+    constant,
+    cyclical,
+    warmup,
+)
 from pyrovae.train import fit
 from pyrovae.vae import VAE
 
@@ -58,9 +78,17 @@ __all__ = [
     "SVI",
     "VAE",
     "AdversarialAutoencoder",
+    "Capacity",
     "ConditionalVAE",
     "DReG",
+    "DisARM",
+    "Exact",
+    "FreeBits",
+    "LeaveOneOut",
+    "Relaxed",
     "Renyi",
+    "StickingTheLanding",
+    "StraightThrough",
     "TotalCorrelation",
     "__version__",
     "adversarial",

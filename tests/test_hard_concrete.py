@@ -100,7 +100,7 @@ STARTS = {
 UNBIASED = {
     "pathwise": pv.ELBO(),
     "Trace_ELBO": Trace_ELBO(),
-    "leave-one-out": pv.ELBO(gates="leave-one-out", num_particles=2),
+    "leave-one-out": pv.ELBO(estimator=pv.LeaveOneOut(2)),
 }
 
 

@@ -9,6 +9,7 @@ from linear_gaussian import data, linear_gaussian, set_exact_posterior
 
 import pyrovae as pv
 from pyrovae.objectives import draw_sites
+from pyrovae.objectives.sites import Functions
 
 START = range(3)
 
@@ -19,8 +20,8 @@ START = range(3)
     "loss",
     [
         pytest.param(lambda: pv.ELBO(), id="default"),
-        pytest.param(lambda: pv.ELBO(num_particles=4, gates="leave-one-out"), id="leave-one-out"),
-        pytest.param(lambda: pv.ELBO(num_particles=2, sticking_the_landing=True), id="sticking the landing"),
+        pytest.param(lambda: pv.ELBO(estimator=pv.LeaveOneOut(4)), id="leave-one-out"),
+        pytest.param(lambda: pv.ELBO(num_particles=2, estimator=pv.StickingTheLanding()), id="sticking the landing"),
     ],
 )
 def test_gradient_of_the_elbo(law, start, loss):
@@ -71,8 +72,8 @@ def test_capacity_pulls_the_kl_towards_it(law, above):
     reconstruction, kl = model.terms()
     capacity = kl.item() * (0.5 if above else 1.5)
     bound = reconstruction - 3.0 * (kl - capacity).abs()
-    check_unbiased(model, pv.ELBO(3.0, capacity=capacity), bound)
-    check_value(model, pv.ELBO(3.0, capacity=capacity), bound)
+    check_unbiased(model, pv.ELBO(3.0, kl=pv.Capacity(capacity)), bound)
+    check_value(model, pv.ELBO(3.0, kl=pv.Capacity(capacity)), bound)
 
 
 class TwoNormals(Normals):
@@ -99,7 +100,7 @@ def test_free_bits_cost_nothing(group, paid):
     model = Model(TwoNormals)
     large, small = coordinate_kls(model.law)
     assert small < 0.05 < 0.5 < large
-    loss = pv.ELBO(2.0, free_bits=0.05, free_bits_group=group)
+    loss = pv.ELBO(2.0, kl=pv.FreeBits(0.05, group=group))
     bound = -2 * (large + 0.05) if paid == "large" else -2 * (large + small)
     gradients = torch.autograd.grad(-bound, model.law.parameters)
     torch.manual_seed(0)
@@ -120,7 +121,7 @@ def test_free_bits_cost_nothing(group, paid):
 def test_free_bits_of_more_than_there_are_leave_the_reconstruction():
     model = Model(TwoNormals)
     losses = []
-    for loss in (pv.ELBO(1.0, free_bits=100.0, free_bits_group=None), pv.ELBO(0.0)):
+    for loss in (pv.ELBO(1.0, kl=pv.FreeBits(100.0, group=None)), pv.ELBO(0.0)):
         torch.manual_seed(0)
         losses.append(loss.loss(model.model, model.guide, X.expand(4, 3)) / 4)
     assert losses[0] - losses[1] == pytest.approx(100.0)
@@ -130,8 +131,8 @@ def test_free_bits_need_coordinates():
     vae = pv.build_vae((6,), 3, prior="mixture", likelihood="normal", hidden=(8,))
     x = torch.randn(5, 6)
     with pytest.raises(ValueError, match="site 'z': the model's MixtureSameFamily is a law of whole codes"):
-        pv.ELBO(free_bits=0.1).loss(vae.model, vae.guide, x)
-    pv.ELBO(free_bits=0.1, free_bits_group=None).loss(vae.model, vae.guide, x)
+        pv.ELBO(kl=pv.FreeBits(0.1)).loss(vae.model, vae.guide, x)
+    pv.ELBO(kl=pv.FreeBits(0.1, group=None)).loss(vae.model, vae.guide, x)
 
 
 def test_sticking_the_landing_has_no_noise_at_the_posterior():
@@ -139,7 +140,7 @@ def test_sticking_the_landing_has_no_noise_at_the_posterior():
     vae = linear_gaussian()
     set_exact_posterior(vae)
     x = data(vae, 20)
-    for loss, quiet in ((pv.ELBO(sticking_the_landing=True), True), (pv.DReG(5), True), (pv.ELBO(), False)):
+    for loss, quiet in ((pv.ELBO(estimator=pv.StickingTheLanding()), True), (pv.DReG(5), True), (pv.ELBO(), False)):
         vae.zero_grad()
         torch.manual_seed(0)
         loss.loss_and_grads(vae.model, vae.guide, x)
@@ -167,7 +168,7 @@ def test_path_of_a_chain_of_sites():
     residual = (0.5 - (1 + slope) * loc) ** 2 + (1 + slope) ** 2 + 0.25
     cost = ((loc - 0.3) ** 2 + 1) / 8 + ((slope + 1) ** 2 * second + 0.25) / 2 + residual / 2
     exact = torch.stack(torch.autograd.grad(cost, [loc, slope]))
-    for objective in (pv.ELBO(sticking_the_landing=True), pv.DReG(1)):
+    for objective in (pv.ELBO(estimator=pv.StickingTheLanding()), pv.DReG(1)):
         loc.grad = slope.grad = None
         torch.manual_seed(0)
         objective.loss_and_grads(model, guide, x)
@@ -182,15 +183,15 @@ def test_spikes_first_hides_the_slabs_at_first():
     with torch.no_grad():
         law.logit.fill_(50.0)
     for weight in (0.0, 0.5, 1.0):
-        loss = pv.ELBO(spikes_first=pv.constant(weight), num_particles=1)
+        loss = pv.ELBO(spikes_first=pv.constant(0.0), num_particles=1).at({"spikes_first": weight})
         torch.manual_seed(0)
-        guide = loss._draw(model.model, model.guide, (X.expand(100_000, 3),), {}, "leave-one-out").guide
-        z = guide["z"]["value"]
+        functions = Functions(model.model, model.guide, (X.expand(100_000, 3),), {})
+        z = loss._draw(functions, hard=True).guide["z"]["value"]
         # within 6 standard errors
         assert abs(z.mean() - weight * law.loc).item() < 6 * law.raw.exp().item() / 300
         assert z.std().item() == pytest.approx(law.raw.exp().item() ** weight, rel=0.02)
     with pytest.raises(ValueError, match="no spike-and-slab site"):
-        pv.ELBO(spikes_first=pv.constant(0.0)).loss(*two_functions(Model(Normals)), X.expand(2, 3))
+        pv.ELBO(spikes_first=0.0).loss(*two_functions(Model(Normals)), X.expand(2, 3))
 
 
 def two_functions(model):
@@ -205,7 +206,13 @@ def check_value(model, loss, bound):
 
 @pytest.mark.parametrize(
     "options",
-    [{"free_bits": 0.3}, {"free_bits": 100.0}, {"capacity": 2.0}, {"penalties": [pv.MMD(3.0)]}, {"beta": 2.0}],
+    [
+        {"kl": pv.FreeBits(0.3)},
+        {"kl": pv.FreeBits(100.0)},
+        {"kl": pv.Capacity(2.0)},
+        {"penalties": [pv.MMD(3.0)]},
+        {"beta": 2.0},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("prior", ["normal", "spike-slab"])
@@ -235,14 +242,14 @@ def test_a_scale_of_the_data_is_one_of_the_whole_objective(options, prior):
         (
             "spike-slab",
             None,
-            {"gates": "leave-one-out"},
+            {"estimator": pv.LeaveOneOut()},
             [("z", "SpikeSlab", "SpikeSlab", True, "path and leave-one-out score")],
         ),
-        ("spike-slab", None, {"gates": "relaxed"}, [("z", "SpikeSlab", "SpikeSlab", True, "relaxed, biased")]),
+        ("spike-slab", None, {"estimator": pv.Relaxed()}, [("z", "SpikeSlab", "SpikeSlab", True, "relaxed, biased")]),
         ("poisson", None, {}, [("z", "Poisson", "Poisson", True, "leave-one-out score")]),
         ("poisson", None, {"num_particles": 1}, [("z", "Poisson", "Poisson", True, "score, no baseline")]),
         ("rectified-normal", None, {}, [("z", "RectifiedNormal", "RectifiedNormal", True, "path through the atoms")]),
-        ("laplace", None, {"sticking_the_landing": True}, [("z", "Laplace", "Laplace", False, "path")]),
+        ("laplace", None, {"estimator": pv.StickingTheLanding()}, [("z", "Laplace", "Laplace", False, "path")]),
     ],
 )
 def test_report(prior, guide, loss, expected):

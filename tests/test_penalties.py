@@ -135,8 +135,8 @@ def test_mmd_is_zero_at_the_prior_and_not_elsewhere():
     assert value(pv.MMD(1.0), *two_functions(at_prior + 3.0, 1.0), x, 10) > 0.5
 
 
-@pytest.mark.parametrize("gates", ["leave-one-out", "disarm"])
-def test_penalties_train_what_has_no_path(gates):
+@pytest.mark.parametrize("estimator", [pv.LeaveOneOut(16), pv.DisARM()])
+def test_penalties_train_what_has_no_path(estimator):
     """The gradient of the MMD of bits from a prior of bits, in the logits of all data: sums over states, within 5
     standard errors, resolved to 2 %."""
     logit = torch.tensor([0.5, -0.8]).double().requires_grad_()
@@ -160,7 +160,7 @@ def test_penalties_train_what_has_no_path(gates):
     exact = torch.autograd.grad(kernel(q, q) - 2 * kernel(q, p), logit)[0]
     # both arguments of kernel(q, q) move: the sum over a batch has that too
     x = torch.zeros(40).double()
-    loss = pv.ELBO(0.0, num_particles=16, gates=gates, penalties=[pv.MMD(1.0, bandwidth=0.5)])
+    loss = pv.ELBO(0.0, num_particles=16, estimator=estimator, penalties=[pv.MMD(1.0, bandwidth=0.5)])
     torch.manual_seed(0)
     draws = []
     for _ in range(1500):

@@ -32,7 +32,7 @@ STARTS = {"shut": [[-1.5, -2.0], [0.3, 0.5]], "open": [[3.0, 2.0], [-0.5, 0.0]],
 UNBIASED = {
     "pathwise": pv.ELBO(),
     "Trace_ELBO": Trace_ELBO(),
-    "leave-one-out": pv.ELBO(gates="leave-one-out", num_particles=2),
+    "leave-one-out": pv.ELBO(estimator=pv.LeaveOneOut(2)),
 }
 
 
@@ -161,5 +161,5 @@ def test_a_kl_that_is_sampled_takes_the_score():
     torch.manual_seed(4)
     vae = one_datum(UnknownPrior(2, PRIOR_LOC, PRIOR_SCALE), guides.RectifiedNormal, STARTS["open"])
     exact = finite_differences(exact_bound, STARTS["open"])
-    for loss in (pv.ELBO(), pv.ELBO(gates="straight-through")):
+    for loss in (pv.ELBO(), pv.ELBO(estimator=pv.StraightThrough())):
         check_gradient(vae, loss, [vae.posterior.head.bias], exact)

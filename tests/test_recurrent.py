@@ -293,7 +293,7 @@ def test_a_text_of_two_words_is_learned(tmp_path):
     module = vae()
     optim = pyro.optim.Adam({"lr": 1e-2})
     history = pv.fit(
-        module, x, epochs=40, batch_size=20, optim=optim, loss=pv.ELBO(free_bits=0.3), seed=0, progress=False
+        module, x, epochs=40, batch_size=20, optim=optim, loss=pv.ELBO(kl=pv.FreeBits(0.3)), seed=0, progress=False
     )
     assert history["train_loss"][-1] < 2.0 < 4.0 < history["train_loss"][0]
     torch.manual_seed(8)

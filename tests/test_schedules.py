@@ -30,22 +30,37 @@ def test_the_end_is_from_where_nothing_changes():
         assert schedule.end == 0 or schedule(schedule.end - 0.1) != last
 
 
-def test_steps_are_counted_by_the_objective_under_pyros_svi():
-    vae, loss = build(), pv.ELBO(pv.warmup(steps=4))
-    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), loss)
-    betas = []
-    for _ in range(6):
-        betas.append(loss.current_beta())
+def test_steps_are_counted_by_pv_svi():
+    seen = []
+    loss = pv.ELBO(pv.objectives.Schedule(lambda done: seen.append(done) or 0.5, "steps", 0))
+    vae = build()
+    svi = pv.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), loss, compile=False)
+    for _ in range(3):
         svi.step(X)
         svi.evaluate_loss(X)
-    assert betas == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    assert seen == [0, 1, 1, 2, 2, 3]
 
 
-def test_epochs_that_nobody_counts_are_refused():
-    vae = build()
-    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), pv.ELBO(pv.warmup(4)))
-    with pytest.raises(ValueError, match="beta is a schedule in epochs, and nobody counts them"):
-        svi.step(X)
+@pytest.mark.parametrize("unit", ["steps", "epochs"])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (pv.ELBO, "beta"),
+        (lambda number: pv.ELBO(kl=pv.Capacity(number)), r"kl\.capacity"),
+        (lambda number: pv.ELBO(spikes_first=number), "spikes_first"),
+    ],
+)
+def test_a_schedule_that_nobody_counts_is_refused(make, name, unit):
+    """Pyro's SVI counts neither steps nor epochs; no weight has moved."""
+    vae, loss = build(), make(pv.warmup(**{unit: 4}))
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), loss)
+    before = [parameter.clone() for parameter in vae.parameters()]
+    for call in (svi.step, svi.evaluate_loss, lambda x: loss.differentiable_loss(vae.model, vae.guide, x)):
+        with pytest.raises(ValueError, match=rf"^{name} is a schedule in {unit}.*pyrovae\.SVI.*pyrovae\.fit.*a number"):
+            call(X)
+    assert all(map(torch.equal, before, vae.parameters()))
+    vae = pv.build_vae((8,), 3, prior="spike-slab", hidden=(8,))
+    loss.at({name.replace("\\", ""): 0.5}).loss(vae.model, vae.guide, X)
 
 
 def test_fit_counts_both_and_starts_anew():
@@ -54,7 +69,7 @@ def test_fit_counts_both_and_starts_anew():
     def spy(unit, length):
         return pv.objectives.Schedule(lambda done: seen.append((unit, done)) or 1.0, unit, length)
 
-    loss = pv.ELBO(spy("epochs", 2.0), capacity=spy("steps", 3))
+    loss = pv.ELBO(spy("epochs", 2.0), kl=pv.Capacity(spy("steps", 3)))
     for _ in range(2):
         seen.clear()
         pv.fit(build(), X, epochs=2, batch_size=30, loss=loss, progress=False)
@@ -67,7 +82,7 @@ def test_fit_counts_both_and_starts_anew():
     [
         (lambda: pv.ELBO(pv.warmup(4)), "schedule of beta ends at 4 epochs, after the run, which has 3 epochs"),
         (lambda: pv.ELBO(pv.warmup(steps=7)), "schedule of beta ends at 7 steps"),
-        (lambda: pv.ELBO(capacity=pv.warmup(9, end=5.0)), "schedule of capacity"),
+        (lambda: pv.ELBO(kl=pv.Capacity(pv.warmup(9, end=5.0))), r"schedule of kl\.capacity"),
         (lambda: pv.ELBO(pv.cyclical(20)), "schedule of beta"),
     ],
 )
@@ -108,7 +123,7 @@ def test_validation_and_the_last_number_are_the_bound_itself():
     vae, x = build(), X.repeat(40, 1)
     options = {"epochs": 1, "batch_size": len(x), "optim": pyro.optim.SGD(lambda _: {"lr": 0.0}), "val": x, "seed": 0}
     plain = pv.fit(vae, x, progress=False, **options)
-    for loss in (pv.ELBO(0.0), pv.ELBO(free_bits=3.0), pv.ELBO(capacity=9.0), pv.ELBO(penalties=[pv.MMD(100.0)])):
+    for loss in (pv.ELBO(0.0), pv.ELBO(kl=pv.FreeBits(3.0)), pv.ELBO(kl=pv.Capacity(9.0)), pv.ELBO(penalties=[pv.MMD(100.0)])):
         history = pv.fit(vae, x, loss=loss, progress=False, **options)
         # one draw of each of 2,400 data: the standard error of a difference is some 0.03
         assert history["val_loss"][0] == pytest.approx(plain["val_loss"][0], abs=0.2)
@@ -126,14 +141,19 @@ def test_validation_and_the_last_number_are_the_bound_itself():
         (lambda: pv.cyclical(4, cycles=0), "cycles must be at least 1"),
         (lambda: pv.cyclical(4, rise=1.5), r"rise must be in \(0, 1\]"),
         (lambda: pv.constant(-1.0), "value must be finite and at least 0"),
-        (lambda: pv.ELBO(-1.0), "beta must be at least 0"),
-        (lambda: pv.ELBO(float("nan")), "beta must be at least 0"),
-        (lambda: pv.ELBO(free_bits=-1.0), "free_bits must be at least 0"),
-        (lambda: pv.ELBO(free_bits=1.0, capacity=1.0), "free_bits goes neither"),
-        (lambda: pv.ELBO(free_bits=1.0, free_bits_group=0), "free_bits_group must be at least 1"),
+        (lambda: pv.ELBO(-1.0), "beta must be finite and at least 0"),
+        (lambda: pv.ELBO(float("nan")), "beta must be finite and at least 0"),
+        (lambda: pv.ELBO(kl=pv.FreeBits(-1.0)), "nats of FreeBits must be finite and at least 0"),
+        (lambda: pv.Capacity(float("inf")), "capacity must be finite and at least 0"),
+        (lambda: pv.ELBO(kl=pv.FreeBits(1.0, group=0)), "group must be at least 1"),
         (lambda: pv.ELBO(num_particles=0), "num_particles must be at least 1"),
-        (lambda: pv.ELBO(spikes_first=0.5), "spikes_first must be a schedule"),
-        (lambda: pv.ELBO(gates="relaxed", sticking_the_landing=True), "sticking_the_landing scores its draws"),
+        (lambda: pv.ELBO(spikes_first=1.5), "spikes_first must be finite and at least 0 and at most 1"),
+        (
+            lambda: pv.ELBO(estimator=pv.StickingTheLanding(), kl=pv.FreeBits(1.0)),
+            "StickingTheLanding samples all of them",
+        ),
+        (lambda: pv.LeaveOneOut(1), "num_particles of LeaveOneOut must be a whole number from 2"),
+        (lambda: pv.Relaxed(0.0), "temperature must be positive"),
         (lambda: pv.IWAE(0), "num_particles must be at least 1"),
         (lambda: pv.DReG(-3), "num_particles must be at least 1"),
         (lambda: pv.Renyi(1.0), "alpha must be at least 0 and not 1"),

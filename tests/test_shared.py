@@ -224,7 +224,7 @@ def exact_bounds(name, vae):
 
 OBJECTIVES = {
     "pv.ELBO": lambda: pv.ELBO(num_particles=400),
-    "leave-one-out": lambda: pv.ELBO(num_particles=400, gates="leave-one-out"),
+    "leave-one-out": lambda: pv.ELBO(estimator=pv.LeaveOneOut(400)),
     "Trace_ELBO": lambda: Trace_ELBO(num_particles=400, vectorize_particles=True, max_plate_nesting=1),
 }
 CASES = [pytest.param(name, objective, id=f"{name}, {objective}") for name in PRIORS for objective in OBJECTIVES]

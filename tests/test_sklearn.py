@@ -179,7 +179,7 @@ def test_a_warmup_of_partial_fit_counts_passes(objectives):
     model = small(warmup=2, beta=4.0)
     for _ in range(3):
         model.partial_fit(X)
-    assert [loss.current_beta() for loss in objectives] == [1.0, 3.0, 4.0]
+    assert [loss.beta(0) for loss in objectives] == [1.0, 3.0, 4.0]
 
 
 def test_a_sparse_prior_is_warmed_up(objectives):

@@ -16,8 +16,8 @@ import pyrovae as pv
 OBJECTIVES = {
     "ELBO": pv.ELBO,
     "warm-up": lambda: pv.ELBO(beta=pv.warmup(steps=6)),
-    "free bits": lambda: pv.ELBO(free_bits=0.1),
-    "capacity": lambda: pv.ELBO(beta=2.0, capacity=pv.warmup(steps=5, end=3.0)),
+    "free bits": lambda: pv.ELBO(kl=pv.FreeBits(0.1)),
+    "capacity": lambda: pv.ELBO(beta=2.0, kl=pv.Capacity(pv.warmup(steps=5, end=3.0))),
     "IWAE": lambda: pv.IWAE(4),
     "DReG": lambda: pv.DReG(4),
     "MMD": lambda: pv.ELBO(penalties=[pv.MMD(2.0)]),

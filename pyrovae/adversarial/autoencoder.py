@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyrovae import guards
 from pyrovae.adversarial.updates import Game, check_game
-from pyrovae.objectives import draw_sites
+from pyrovae.objectives import StraightThrough, draw_sites
 from pyrovae.objectives.sites import has_path, log_likelihood
 from pyrovae.vae import VAE
 
@@ -62,7 +62,7 @@ class AdversarialAutoencoder(Game, VAE):
         self.weight = weight
 
     def draws(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        model, guide = draw_sites(self.model, self.guide, (x,), {}, 1, gates="straight-through")
+        model, guide = draw_sites(self.model, self.guide, (x,), {}, 1, StraightThrough())
         for name, site in guide.items():
             if not has_path(site):
                 raise ValueError(

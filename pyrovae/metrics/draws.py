@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pyrovae import guards
 from pyrovae.compilation import Passes
 from pyrovae.objectives import draw_sites, is_shared
-from pyrovae.objectives.sites import check_observed, check_points, is_point
+from pyrovae.objectives.sites import check_data_plate, check_observed, check_points, is_point
 from pyrovae.rows import Rows, check_rows, cut, data_of, each, joined, num_rows, tensors
 from pyrovae.vae import VAE, evaluating
 
@@ -73,6 +73,7 @@ def drawn(vae: VAE | Pair, x: Rows, num_draws: int) -> tuple[Sites, Sites]:
         guards.check_arguments("x", x, model=pair[0], guide=pair[1])
     model, guide = draw_sites(*pair, tensors(x), {}, num_draws)
     check_observed(model)
+    check_data_plate("a measurement", model, guide)
     return _scored(model, guide)
 
 

@@ -3,7 +3,9 @@
 from pyrovae.objectives.base import Objective
 from pyrovae.objectives.divergence import blame, is_divergence
 from pyrovae.objectives.elbo import ELBO
+from pyrovae.objectives.estimators import DisARM, Estimator, LeaveOneOut, Relaxed, StickingTheLanding, StraightThrough
 from pyrovae.objectives.importance import IWAE, DReG, Renyi
+from pyrovae.objectives.kl_forms import Capacity, Exact, FreeBits
 from pyrovae.objectives.penalties import MMD, TotalCorrelation
 from pyrovae.objectives.report import Report, SiteReport
 from pyrovae.objectives.schedules import Schedule, constant, cyclical, warmup
@@ -16,12 +18,21 @@ __all__ = [
     "L1",
     "L2",
     "MMD",
+    "Capacity",
     "DReG",
+    "DisARM",
+    "Estimator",
+    "Exact",
+    "FreeBits",
+    "LeaveOneOut",
     "Objective",
+    "Relaxed",
     "Renyi",
     "Report",
     "Schedule",
     "SiteReport",
+    "StickingTheLanding",
+    "StraightThrough",
     "TotalCorrelation",
     "blame",
     "constant",

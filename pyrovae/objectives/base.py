@@ -1,11 +1,11 @@
-"""What every objective here has: a loss and its gradient, for Pyro's SVI and for ``pyrovae.fit``."""
+"""The base of all objectives: a loss and its gradient, for Pyro's SVI, for ``pyrovae.SVI`` and for ``pyrovae.fit``."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass, replace
+from typing import ClassVar, NoReturn, TypeVar
 
 import torch
 from pyro.infer import ELBO as PyroELBO
@@ -13,56 +13,89 @@ from torch import Tensor
 
 from pyrovae.objectives.divergence import blame, is_divergence
 from pyrovae.objectives.schedules import Schedule
+from pyrovae.objectives.sites import Function
 
-__all__ = ["Number", "Objective"]
+__all__ = ["Objective", "frozen"]
 
-Number = float | Schedule | Callable[[float], float]  # a function that names no unit is one of epochs
+C = TypeVar("C", bound=type)
 
 
+def frozen(cls: C) -> C:
+    """Have a frozen dataclass say, where a field is assigned to, what to do instead."""
+    cls.__setattr__ = cls.__delattr__ = _refuse
+    return cls
+
+
+def _refuse(self: Objective, name: str, value: object = None) -> NoReturn:
+    raise FrozenInstanceError(
+        f"{type(self).__name__} cannot be changed, got a new {name!r}: make another one, such as "
+        f"svi.loss = pyrovae.ELBO(beta=0.5)"
+    )
+
+
+@frozen
+@dataclass(frozen=True)
 class Objective(PyroELBO):
-    """A bound on log p(x) of each datum, which ``pyro.infer.SVI`` and ``pyrovae.fit`` raise.
+    """A lower bound on log p(x), which an SVI maximises: a frozen dataclass that is compared by its fields.
 
-    A subclass writes ``terms``. ``epoch`` and ``step`` are what its schedules are called with: ``pyrovae.fit`` moves
-    both on, ``loss_and_grads`` the second.
+    A subclass is a frozen dataclass too and writes ``terms``. Numbers that change over a run are :class:`Schedule` in
+    its fields; an SVI that counts steps calls :meth:`at` with their values, and then the loss of the result.
+
+    Units: nats, summed over the batch.
     """
 
-    uses_score_parts = True  # what the guards ask an objective
+    max_plate_nesting: ClassVar[float] = math.inf  # an attribute of Pyro's objectives; plates may stand anywhere
+    uses_score_parts: ClassVar[bool] = True  # asked by the guards
 
-    def __init__(self, num_particles: int) -> None:
-        if num_particles < 1:
-            raise ValueError(f"num_particles must be at least 1, got {num_particles}")
-        super().__init__(num_particles=num_particles, max_plate_nesting=1)
-        self.epoch: float | None = None
-        self.step = 0
-        self.followed: dict[str, Number] = {}  # the arguments that change, met so far
-        self._given: Mapping[str, Tensor] = {}
-
-    def terms(self, model: Any, guide: Any, args: Any, kwargs: Any, hard: bool = False) -> tuple[Tensor, Tensor]:
-        """The bound of each datum, and what has its gradient, each ``(N,)``; ``hard`` asks for hard gates."""
+    def terms(
+        self,
+        model: Function,
+        guide: Function,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        hard: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """The bound and a surrogate with its gradient, each ``()``; ``hard`` asks for plain draws of gates."""
         raise NotImplementedError
 
-    def schedules(self) -> dict[str, Schedule]:
-        """Those that the objective follows, by the name of its argument."""
-        return {}
+    def num_draws(self, model: Function, guide: Function, *args: object, **kwargs: object) -> int:
+        """The number of draws that a step takes of each site."""
+        return 1
 
     def true_bound(self) -> Objective:
-        """The bound on log p(x) itself, without schedules, weights and penalties: what is compared between epochs."""
+        """The bound on log p(x) itself, without schedules, weights and penalties: comparable between epochs."""
         return self
 
-    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+    def schedules(self) -> dict[str, Schedule]:
+        """The schedules in the fields, by names such as ``"beta"`` and ``"kl.capacity"``."""
+        return dict(_schedules(self, ""))
+
+    def at(self, numbers: Mapping[str, float | Tensor]) -> Objective:
+        """The same objective with these schedules, by name, replaced by numbers or by 0-dim tensors.
+
+        Raises: ValueError for a name that is not one of ``schedules()``.
+        """
+        unknown = sorted(numbers.keys() - self.schedules().keys())
+        if unknown:
+            raise ValueError(f"numbers must be for the schedules {sorted(self.schedules())}, got {unknown}")
+        return _at(self, numbers)
+
+    def loss(self, model: Function, guide: Function, *args: object, **kwargs: object) -> float:
         """An estimate of the negative bound, with hard gates."""
+        self._check_numbers()
         with torch.no_grad():
-            return -self.terms(model, guide, args, kwargs, hard=True)[0].sum().item()
+            return -self.terms(model, guide, args, kwargs, hard=True)[0].item()
 
-    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+    def differentiable_loss(self, model: Function, guide: Function, *args: object, **kwargs: object) -> Tensor:
         """A scalar with the value of the loss and its gradient."""
+        self._check_numbers()
         bound, surrogate = self.terms(model, guide, args, kwargs)
-        return -(surrogate + (bound - surrogate).detach()).sum()
+        return -(surrogate + (bound - surrogate).detach())
 
-    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """The loss, after its gradient is added to the parameters'.
+    def loss_and_grads(self, model: Function, guide: Function, *args: object, **kwargs: object) -> float:
+        """The loss, after its gradient is added to that of the parameters.
 
-        Raises: FloatingPointError when it is NaN, with the step, the site and the parameter that went wrong.
+        Raises: FloatingPointError when it is NaN, before any gradient, with the site and the parameter that went wrong.
         """
         try:
             loss = self.differentiable_loss(model, guide, *args, **kwargs)
@@ -72,40 +105,40 @@ class Objective(PyroELBO):
                 raise
             value = math.nan
         if math.isnan(value):
-            raise self.diverged(model, guide, args, kwargs)
+            raise FloatingPointError(f"the loss became NaN: {blame(model, guide, args, kwargs)}")
         if loss.requires_grad:
             loss.backward()
-        self.step += 1
         return value
 
-    def diverged(self, model: Any, guide: Any, args: Any, kwargs: Any) -> FloatingPointError:
-        """What to raise of a loss that is NaN."""
-        return FloatingPointError(f"step {self.step + 1}: the loss became NaN: {blame(model, guide, args, kwargs)}")
+    def _get_trace(self, *args: object) -> NoReturn:
+        raise NotImplementedError  # abstract in Pyro, for its loop over particles
 
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        raise NotImplementedError  # abstract in Pyro, for its loop over particles; here all are drawn at once
-
-    def now(self, name: str, number: Number) -> float:
-        """What an argument that may be a schedule is now."""
-        if not callable(number):
-            return number
-        if name in self._given:
-            return self._given[name]  # type: ignore[return-value]  # a tensor does what a number does
-        self.followed[name] = number
-        if getattr(number, "unit", "epochs") == "steps":
-            return number(self.step)
-        if self.epoch is None:
+    def _check_numbers(self) -> None:
+        for name, schedule in self.schedules().items():
             raise ValueError(
-                f"{name} is a schedule in epochs, and nobody counts them here: pyrovae.fit does; give it steps=... for "
-                f"pyro.infer.SVI, or set the objective's epoch"
+                f"{name} is a schedule in {schedule.unit}, which this SVI does not count: use pyrovae.SVI (steps) or "
+                f"pyrovae.fit (epochs), or give {name} a number"
             )
-        return number(self.epoch)
 
-    @contextmanager
-    def given(self, values: Mapping[str, Tensor]) -> Iterator[None]:
-        """The arguments of these names are these tensors: the inputs of a graph that is right for all their values."""
-        self._given = values
-        try:
-            yield
-        finally:
-            self._given = {}
+
+def _schedules(part: object, prefix: str) -> Iterator[tuple[str, Schedule]]:
+    for field in fields(part):  # type: ignore[arg-type]  # a dataclass
+        value = getattr(part, field.name)
+        if isinstance(value, Schedule):
+            yield prefix + field.name, value
+        elif is_dataclass(value):
+            yield from _schedules(value, f"{prefix}{field.name}.")
+
+
+D = TypeVar("D")
+
+
+def _at(part: D, numbers: Mapping[str, float | Tensor], prefix: str = "") -> D:
+    new: dict[str, object] = {}
+    for field in fields(part):  # type: ignore[arg-type]  # a dataclass
+        name, value = prefix + field.name, getattr(part, field.name)
+        if name in numbers:
+            new[field.name] = numbers[name]
+        elif is_dataclass(value) and not isinstance(value, Schedule):
+            new[field.name] = _at(value, numbers, f"{name}.")
+    return replace(part, **new)  # type: ignore[type-var]  # a dataclass

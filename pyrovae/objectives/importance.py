@@ -3,32 +3,34 @@ r"""Importance-weighted bounds: the average of the weights of K draws, inside th
 .. math:: L_K = E\left[\frac{1}{1-\alpha} \log \frac1K \sum_{k=1}^K w_k^{1-\alpha}\right] , \qquad
     w_k = \frac{p(x, z_k)}{q(z_k|x)}
 
-each datum by itself, and the scale of its plate outside. Sites that all data share are drawn once, with their KL in the
-bound; the weights are those of the sites of each datum, given them.
+for each datum by itself, and the scale of its plate outside. Sites that all data share are drawn once, with their KL in
+the bound; the weights are those of the sites of each datum, given the shared ones. Where all sites are shared, as in
+many Bayesian models, the bound is that of :class:`~pyrovae.ELBO`, whatever K is.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyrovae import guards
-from pyrovae.objectives.base import Objective
+from pyrovae.objectives.base import Objective, frozen
 from pyrovae.objectives.sites import (
+    Function,
+    Functions,
+    Site,
     Sites,
+    check_data_plate,
     check_observed,
     check_points,
-    draw_guide,
     is_shared,
     log_prob,
-    num_rows,
     path_log_prob,
-    replayed,
     score,
     site_kl,
 )
@@ -36,64 +38,87 @@ from pyrovae.objectives.sites import (
 __all__ = ["IWAE", "DReG", "Renyi"]
 
 
+@frozen
+@dataclass(frozen=True)
 class Renyi(Objective):
     r"""The variational Rényi bound, a lower bound on log p(x) for every :math:`\alpha \ge 0`.
 
-    Its gradient goes through the paths of the draws; what has none has the score function, with VIMCO's baseline: the
-    bound with the weight of a draw replaced by the geometric mean of the others'. Unbiased.
+    Its gradient goes through the paths of the draws; draws without one have the score function, with VIMCO's baseline:
+    the bound with the weight of a draw replaced by the geometric mean of the others'. Unbiased.
 
     Args:
         alpha: :math:`\alpha \ge 0`, not 1: 0 is :class:`IWAE`, and towards 1 it becomes :class:`ELBO`.
         num_particles: :math:`K`.
 
-    Raises: ValueError where sites of each datum have several scales or are points (Delta), or where a site that all
-        data share has no path.
+    Raises: ValueError where sites of each datum stand in other plates than one at dim -1, have several scales or are
+        points (Delta), or where a site that all data share has no path.
     Units: nats, summed over the batch.
     References: Li and Turner (2016), "Rényi divergence variational inference", eq. 4 and theorem 2; Mnih and Rezende
         (2016), "Variational inference for Monte Carlo objectives", eq. 8.
     """
 
-    def __init__(self, alpha: float, num_particles: int = 5) -> None:
-        super().__init__(num_particles)
-        if not 0 <= alpha < math.inf or alpha == 1:
-            raise ValueError(f"alpha must be at least 0 and not 1, where the bound is that of ELBO(), got {alpha}")
-        self.alpha = alpha
+    alpha: float
+    num_particles: int = 5
 
-    def terms(self, model: Any, guide: Any, args: Any, kwargs: Any, hard: bool = False) -> tuple[Tensor, Tensor]:
-        guide_sites = self._drawn(draw_guide(guide, args, kwargs, self.num_particles, handler=_OneForAll()))
-        model_sites = replayed(model, guide_sites, self.num_particles, args, kwargs)
-        guards.check_sites(model_sites, guide_sites)
-        check_observed(model_sites)
-        scale, (p, q) = _one_scale(model_sites, guide_sites)
-        check_points(q)
-        log_weights = sum(map(log_prob, p.values())) - self._log_q(q, num_rows(model_sites))  # (num_particles, N)
-        bound = self._bound(log_weights)
-        surrogate = self._surrogate(log_weights, bound)
-        for site in q.values():
-            log_q = score(site)
-            if log_q is not None:
-                surrogate = surrogate + ((bound - self._without_each(log_weights)).detach() * log_q).sum(0)
-        shared = [site_kl(name, model_sites, guide_sites)[0].mean(0) for name in guide_sites if name not in q]
-        return scale * bound - sum(shared), scale * surrogate - sum(shared)
+    def __post_init__(self) -> None:
+        if self.num_particles < 1:
+            raise ValueError(f"num_particles must be at least 1, got {self.num_particles}")
+        if not 0 <= self.alpha < math.inf or self.alpha == 1:
+            raise ValueError(f"alpha must be at least 0 and not 1, where the bound is that of ELBO(), got {self.alpha}")
 
-    def _drawn(self, guide: Sites) -> Sites:
-        """The sites of the guide, as the model is to see them."""
-        for name, site in guide.items():
+    def num_draws(self, model: Function, guide: Function, *args: object, **kwargs: object) -> int:
+        return self.num_particles
+
+    def terms(
+        self,
+        model: Function,
+        guide: Function,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        hard: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        functions = Functions(model, guide, args, kwargs)
+        weights: list[Tensor] = []
+        q_sites = functions.draw_guide(self.num_particles, handler=_OneForAll())
+        for name, site in q_sites.items():
             if is_shared(site) and score(site) is not None:
                 raise ValueError(
                     f"{type(self).__name__}: all data share the site {name!r}, drawn once from a density without a "
                     f"path: use pyrovae.ELBO"
                 )
+        q_sites = self._watched(q_sites, weights)
+        p_sites = functions.replay_model(q_sites, self.num_particles)
+        check_observed(p_sites)
+        check_data_plate(type(self).__name__, p_sites, q_sites)
+        scale, p, q = _one_scale(p_sites, q_sites)
+        # each part of the bound, with what has its gradient
+        parts = [log_prob(site) for site in p_sites.values() if is_shared(site) and site["is_observed"]]
+        parts += [-site_kl(name, p_sites, q_sites)[0] for name, site in q_sites.items() if is_shared(site)]
+        bounds = surrogates = [part.sum() / self.num_particles for part in parts]
+        if p:
+            check_points(q)
+            log_weights = _sum([*map(log_prob, p.values()), *(-log_q for log_q in self._log_q(q))])  # (K, N)
+            bound = self._bound(log_weights)
+            surrogate = self._surrogate(log_weights, bound, weights)
+            for site in q.values():
+                log_q = score(site)
+                if log_q is not None:
+                    surrogate = surrogate + ((bound - self._without_each(log_weights)).detach() * log_q).sum(0)
+            bounds, surrogates = ([*each, (scale * t).sum()] for each, t in ((bounds, bound), (surrogates, surrogate)))
+        return _sum(bounds), _sum(surrogates)
+
+    def _watched(self, guide: Sites, weights: list[Tensor]) -> Sites:
+        """The sites of the guide as the model is to see them; ``weights`` will hold those of the draws."""
         return guide
 
-    def _log_q(self, guide: Sites, rows: int) -> Tensor:
-        return sum(map(log_prob, guide.values()))  # type: ignore[return-value]  # a guide has sites
+    def _log_q(self, guide: Sites) -> list[Tensor]:
+        return [log_prob(site) for site in guide.values()]
 
     def _bound(self, log_weights: Tensor) -> Tensor:
         power = 1 - self.alpha
         return ((power * log_weights).logsumexp(0) - math.log(self.num_particles)) / power
 
-    def _surrogate(self, log_weights: Tensor, bound: Tensor) -> Tensor:
+    def _surrogate(self, log_weights: Tensor, bound: Tensor, weights: list[Tensor]) -> Tensor:
         return bound
 
     def _without_each(self, log_weights: Tensor) -> Tensor:
@@ -105,6 +130,8 @@ class Renyi(Objective):
         return self._bound(torch.where(alone, others, log_weights[:, None]))
 
 
+@frozen
+@dataclass(frozen=True)
 class IWAE(Renyi):
     r"""The importance-weighted bound: :class:`Renyi` at :math:`\alpha = 0`; no draw is weighted before the logarithm.
 
@@ -118,10 +145,12 @@ class IWAE(Renyi):
         (2018), "Tighter variational bounds are not necessarily better".
     """
 
-    def __init__(self, num_particles: int) -> None:
-        super().__init__(0.0, num_particles)
+    alpha: float = field(default=0.0, init=False)
+    num_particles: int = field()
 
 
+@frozen
+@dataclass(frozen=True)
 class DReG(IWAE):
     r"""The bound of :class:`IWAE` with the doubly reparametrised gradient for guides that have a path throughout.
 
@@ -139,17 +168,12 @@ class DReG(IWAE):
         objectives", eq. 6.
     """
 
-    _weights: list[Tensor]
-
-    def _drawn(self, guide: Sites) -> Sites:
-        drawn = dict(super()._drawn(guide))
-        weights: list[Tensor] = []  # of this call; known when its gradient runs
-        self._weights = weights
-
+    def _watched(self, guide: Sites, weights: list[Tensor]) -> Sites:
         def weigh_again(gradient: Tensor) -> Tensor:
             return gradient * weights[0].reshape(weights[0].shape + (1,) * (gradient.dim() - 2))
 
-        for name, site in drawn.items():
+        watched = dict(guide)
+        for name, site in guide.items():
             if score(site) is not None:
                 raise ValueError(
                     f"DReG: site {name!r} has no path through its {type(site['fn']).__name__}: use pyrovae.IWAE"
@@ -157,31 +181,39 @@ class DReG(IWAE):
             if self.num_particles > 1 and site["value"].requires_grad and not is_shared(site):
                 value = site["value"].view_as(site["value"])
                 value.register_hook(weigh_again)
-                drawn[name] = {**site, "value": value}
-        return drawn
+                # later sites of the guide have read the draw itself
+                watched[name] = {**site, "value": value, "read": site["value"]}
+        return watched
 
-    def _log_q(self, guide: Sites, rows: int) -> Tensor:
-        return path_log_prob(guide, rows)
+    def _log_q(self, guide: Sites) -> list[Tensor]:
+        return list(path_log_prob(guide).values())
 
-    def _surrogate(self, log_weights: Tensor, bound: Tensor) -> Tensor:
-        self._weights.append(log_weights.detach().softmax(0))
-        return (self._weights[0] * log_weights).sum(0)
+    def _surrogate(self, log_weights: Tensor, bound: Tensor, weights: list[Tensor]) -> Tensor:
+        weights.append(log_weights.detach().softmax(0))
+        return (weights[0] * log_weights).sum(0)
 
 
 class _OneForAll(Messenger):
-    """Around a guide: one draw, for all particles, of what all data share."""
+    """Around a guide: one draw, for all particles, of each site that all data share."""
 
-    def _pyro_post_sample(self, msg: Any) -> None:
+    def _pyro_post_sample(self, msg: Site) -> None:
         drawn = not (msg["is_observed"] or site_is_subsample(msg))
         if drawn and msg["cond_indep_stack"] and is_shared(msg):
             msg["value"] = msg["value"][:1].expand_as(msg["value"])
 
 
-def _one_scale(model: Sites, guide: Sites) -> tuple[Any, tuple[Sites, Sites]]:
+def _sum(terms: list[Tensor]) -> Tensor:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _one_scale(model: Sites, guide: Sites) -> tuple[Tensor | float, Sites, Sites]:
     """The scale that all sites of each datum have, and these sites without it."""
-    local = [{name: site for name, site in sites.items() if not is_shared(site)} for sites in (model, guide)]
-    scales = [site["scale"] for sites in local for site in sites.values()]
+    p, q = ({name: site for name, site in sites.items() if not is_shared(site)} for sites in (model, guide))
+    scales = [site["scale"] for sites in (p, q) for site in sites.values()] or [1.0]
     if not all((torch.as_tensor(scales[0]) == torch.as_tensor(scale)).all() for scale in scales):
         raise ValueError(f"importance weights need one scale for all sites of a datum, got {scales}")
-    p, q = ({name: {**site, "scale": 1.0} for name, site in sites.items()} for sites in local)
-    return scales[0], (p, q)
+    p, q = ({name: {**site, "scale": 1.0} for name, site in sites.items()} for sites in (p, q))
+    return scales[0], p, q

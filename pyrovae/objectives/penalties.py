@@ -9,16 +9,19 @@ is the penalty; what a row has is all that moves with its draw, so that draws wi
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyrovae.objectives.schedules import checked_number
 from pyrovae.objectives.sites import Sites, coordinates, is_shared
 
 __all__ = ["MMD", "TotalCorrelation"]
 
 
+@dataclass(frozen=True)
 class TotalCorrelation:
     r"""The dependence between the coordinates of a code over the data.
 
@@ -40,8 +43,13 @@ class TotalCorrelation:
         appendix C.2; Watanabe (1960).
     """
 
-    def __init__(self, weight: float, num_data: int, site: str = "z") -> None:
-        self.weight, self.num_data, self.site = _checked_weight(weight), num_data, site
+    weight: float
+    num_data: int
+    site: str = "z"
+
+    def __post_init__(self) -> None:
+        checked_number("weight", self.weight)
+        num_data = self.num_data
         if not isinstance(num_data, int) or num_data < 1:
             raise ValueError(f"num_data must be a positive whole number, got {num_data!r}")
 
@@ -67,6 +75,7 @@ class TotalCorrelation:
         return torch.where(own, 1 / self.num_data if rows > 1 else 1.0, other).log()
 
 
+@dataclass(frozen=True)
 class MMD:
     r"""The maximum mean discrepancy between the aggregated posterior and the prior.
 
@@ -85,10 +94,14 @@ class MMD:
     References: Gretton et al. (2012), "A kernel two-sample test", eq. 3; Zhao, Song and Ermon (2019), "InfoVAE", eq. 6.
     """
 
-    def __init__(self, weight: float, bandwidth: float | None = None, site: str = "z") -> None:
-        self.weight, self.bandwidth, self.site = _checked_weight(weight), bandwidth, site
-        if bandwidth is not None and not 0 < bandwidth < math.inf:
-            raise ValueError(f"bandwidth must be positive, got {bandwidth}")
+    weight: float
+    bandwidth: float | None = None
+    site: str = "z"
+
+    def __post_init__(self) -> None:
+        checked_number("weight", self.weight)
+        if self.bandwidth is not None and not 0 < self.bandwidth < math.inf:
+            raise ValueError(f"bandwidth must be positive, got {self.bandwidth}")
 
     def __call__(self, model: Sites, guide: Sites) -> Tensor:
         site = _local_site(self.site, guide, "MMD")
@@ -119,9 +132,3 @@ def _local_site(name: str, guide: Sites, penalty: str) -> Any:
         own = sorted(key for key, site in guide.items() if not is_shared(site))
         raise ValueError(f"{penalty}: site {name!r} is none of the guide's, which are {', '.join(own)}")
     return guide[name]
-
-
-def _checked_weight(weight: float) -> float:
-    if not 0 <= weight < math.inf:
-        raise ValueError(f"weight must be at least 0, got {weight}")
-    return weight

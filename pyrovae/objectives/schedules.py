@@ -6,17 +6,19 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Schedule", "constant", "cyclical", "warmup"]
+from torch import Tensor
+
+__all__ = ["Number", "Schedule", "checked_number", "constant", "cyclical", "warmup"]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A function of the epochs or of the steps done, which knows when it comes to rest.
+    """A function of the epochs or of the steps done, which knows from when on it is constant.
 
     Args:
         value: The function.
         unit: What it counts, ``"epochs"`` (with fractions within one) or ``"steps"``.
-        end: From when on its value is the same for good; a run that ends before it is refused by ``pyrovae.fit``.
+        end: From when on its value is constant; ``pyrovae.fit`` refuses a run that ends before it.
     """
 
     value: Callable[[float], float]
@@ -27,20 +29,37 @@ class Schedule:
         return self.value(done)
 
 
+Number = float | Tensor | Schedule | Callable[[float], float]  # a function without a unit is one of epochs
+
+
+def checked_number(name: str, number: Number, most: float = math.inf) -> Number:
+    """The number, or a schedule of it; a plain function becomes a schedule in epochs.
+
+    Tensors are not read: they are inputs of a recorded step.
+
+    Raises: ValueError for a Python number outside [0, most], or infinite.
+    """
+    if isinstance(number, int | float) and not (0 <= number <= most and math.isfinite(number)):
+        upper = "" if math.isinf(most) else f" and at most {most:g}"
+        raise ValueError(f"{name} must be finite and at least 0{upper}, got {number}")
+    if callable(number) and not isinstance(number, Schedule):
+        return Schedule(number, "epochs", 0.0)
+    return number
+
+
 def constant(value: float) -> Schedule:
     """The same value throughout."""
-    checked = _finite("value", value)
-    return Schedule(lambda _: checked, "steps", 0.0)
+    return Schedule(_Line(1.0, _finite("value", value), value), "steps", 0.0)
 
 
 def warmup(epochs: float | None = None, *, steps: int | None = None, start: float = 0.0, end: float = 1.0) -> Schedule:
-    r"""From ``start`` to ``end`` in a straight line over so many epochs or steps, then ``end``.
+    r"""From ``start`` to ``end`` in a straight line over a number of epochs or steps, then ``end``.
 
     .. math:: v(t) = start + (end - start) \min(1, t / T)
 
     Args:
-        epochs: :math:`T` in epochs.
-        steps: :math:`T` in steps, in the place of epochs: what ``pyro.infer.SVI`` has, which knows of no epochs.
+        epochs: :math:`T` in epochs, which ``pyrovae.fit`` counts.
+        steps: :math:`T` in steps, which ``pyrovae.SVI`` counts; give one of the two.
         start: The value at the beginning.
         end: The value from T on.
 
@@ -48,8 +67,7 @@ def warmup(epochs: float | None = None, *, steps: int | None = None, start: floa
         (2016), "Ladder variational autoencoders", section 3.
     """
     length, unit = _length(epochs, steps)
-    first, last = _finite("start", start), _finite("end", end)
-    return Schedule(lambda done: last if done >= length else first + (last - first) * done / length, unit, length)
+    return Schedule(_Line(length, _finite("start", start), _finite("end", end)), unit, length)
 
 
 def cyclical(
@@ -61,14 +79,14 @@ def cyclical(
     start: float = 0.0,
     end: float = 1.0,
 ) -> Schedule:
-    r"""A warm-up that begins anew in each of ``cycles`` equal parts of so many epochs or steps in all, then ``end``.
+    r"""A warm-up that begins anew in each of ``cycles`` equal parts of a number of epochs or steps, then ``end``.
 
     .. math:: v(t) = start + (end - start) \min\left(1, \tau / R\right), \qquad
         \tau = \frac{t \bmod (T / M)}{T / M}
 
     Args:
         epochs: :math:`T`, of all cycles together, in epochs.
-        steps: :math:`T` in steps, in the place of epochs.
+        steps: :math:`T` in steps, instead of epochs.
         cycles: :math:`M`.
         rise: :math:`R`, the share of a cycle over which the value rises, in (0, 1].
         start: The value at the beginning of a cycle.
@@ -81,16 +99,32 @@ def cyclical(
         raise ValueError(f"cycles must be at least 1, got {cycles}")
     if not 0 < rise <= 1:
         raise ValueError(f"rise must be in (0, 1], got {rise}")
-    first, last = _finite("start", start), _finite("end", end)
+    cycle = _Cycles(length, _finite("start", start), _finite("end", end), cycles, rise)
+    # it keeps its last value once the last cycle has risen
+    return Schedule(cycle, unit, length * (cycles - 1 + rise) / cycles)
 
-    def value(done: float) -> float:
-        if done >= length:
-            return last
-        part = done / length * cycles % 1.0
-        return first + (last - first) * min(1.0, part / rise)
 
-    # it is at its last value for good once the last cycle has risen
-    return Schedule(value, unit, length * (cycles - 1 + rise) / cycles)
+# classes and not closures, so that two schedules of the same numbers are equal
+@dataclass(frozen=True)
+class _Line:
+    length: float
+    start: float
+    end: float
+
+    def __call__(self, done: float) -> float:
+        return self.end if done >= self.length else self.start + (self.end - self.start) * done / self.length
+
+
+@dataclass(frozen=True)
+class _Cycles(_Line):
+    cycles: int
+    rise: float
+
+    def __call__(self, done: float) -> float:
+        if done >= self.length:
+            return self.end
+        part = done / self.length * self.cycles % 1.0
+        return self.start + (self.end - self.start) * min(1.0, part / self.rise)
 
 
 def _length(epochs: float | None, steps: int | None) -> tuple[float, str]:

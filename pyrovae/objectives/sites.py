@@ -1,18 +1,22 @@
-"""The sample sites of a model and a guide at K draws for each datum, and the terms that objectives take from them.
+"""The sample sites of a model and a guide at K draws, and the terms that objectives take from them.
 
-Each term is ``(K, N)``: a draw and a datum. Sites stand in a data plate at dim -1, or in none where all data share
-them.
+With several draws a plate of draws stands to the left of all plates of the functions: a term has shape ``(K, *plates)``.
+One draw adds no plate, so functions that cannot be run at several draws are served too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.distributions.distribution import Distribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -20,81 +24,142 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
 from pyrovae import distributions, guards
+from pyrovae.objectives.estimators import Estimator, Relaxed, StraightThrough
 
 __all__ = [
-    "DRAWS",
+    "Function",
+    "Functions",
+    "Site",
     "Sites",
+    "Term",
+    "check_data_plate",
     "check_observed",
     "check_points",
     "coordinate_kl",
     "coordinates",
-    "draw_guide",
     "draw_sites",
     "has_path",
     "is_point",
     "is_shared",
     "log_likelihood",
     "log_prob",
-    "num_rows",
     "path_log_prob",
-    "plate_scale",
-    "replayed",
+    "plates",
+    "random_state_kept",
     "score",
     "site_kl",
-    "site_part",
 ]
 
 _ = distributions.kl  # importing it registers the divergences
 
-Sites = dict[str, Any]
-
-# How a site without a path is drawn, of what its density offers; what offers none of these has the score function.
-DRAWS = {
-    "disarm": ("pathwise", "pair"),
-    "leave-one-out": (),
-    "straight-through": ("pathwise", "straight_through"),
-    "relaxed": ("pathwise", "relaxed"),
-}
-NEED_EXACT_KL = ("straight_through", "relaxed")  # a density must not score these draws of it
+Site = dict[str, Any]  # a node of a Pyro trace
+Sites = dict[str, Site]
+Function = Callable[..., object]
+NEED_EXACT_KL = {"straight_through": StraightThrough, "relaxed": Relaxed}  # a density must not score these draws of it
+PARTICLES = "particles"  # the name of the plate of draws
+_depths: WeakKeyDictionary[object, dict[object, int]] = WeakKeyDictionary()  # by model: the plates to its left
 
 
 def draw_sites(
-    model: Any,
-    guide: Any,
-    args: Any,
-    kwargs: Any,
+    model: Function,
+    guide: Function,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
     num_draws: int,
-    gates: str = "leave-one-out",
-    handler: Messenger | None = None,
+    estimator: Estimator | None = None,
 ) -> tuple[Sites, Sites]:
     """The sample sites of model and guide at ``num_draws`` draws for each datum, checked to pair up.
 
-    ``handler`` stands around the guide, and may change its densities before they are drawn, and their draws after.
+    The estimator says how sites without a path are drawn; None draws them plainly.
     """
-    guide_sites = draw_guide(guide, args, kwargs, num_draws, gates, handler)
-    model_sites = replayed(model, guide_sites, num_draws, args, kwargs)
-    guards.check_sites(model_sites, guide_sites)
-    return model_sites, guide_sites
+    functions = Functions(model, guide, args, kwargs)
+    guide_sites = functions.draw_guide(num_draws, estimator)
+    return functions.replay_model(guide_sites, num_draws), guide_sites
 
 
-def draw_guide(
-    guide: Any, args: Any, kwargs: Any, num_draws: int, gates: str = "leave-one-out", handler: Messenger | None = None
-) -> Sites:
-    """The sites of the guide alone."""
-    with _Draws(gates), _particles(num_draws), handler or nullcontext():
-        trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    return _sites(trace, num_draws)
+@dataclass(frozen=True, eq=False)
+class Functions:
+    """A model and a guide with the arguments of one call."""
+
+    model: Function
+    guide: Function
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+
+    def draw_guide(self, num_draws: int, estimator: Estimator | None = None, handler: Messenger | None = None) -> Sites:
+        """The sites of the guide. ``handler`` stands around it and may change densities and draws."""
+        depth = self._depth(num_draws)
+        with _Draws(estimator or Estimator()), _particles(num_draws, depth), handler or nullcontext():
+            trace = poutine.trace(self.guide).get_trace(*self.args, **self.kwargs)
+        return _sites(trace, num_draws, depth)
+
+    def replay_model(self, guide_sites: Sites, num_draws: int, check: bool = True) -> Sites:
+        """The sites of the model at the values of those of the guide, checked to pair up with them."""
+        depth = self._depth(num_draws)
+        with _particles(num_draws, depth):
+            trace = poutine.trace(poutine.replay(self.model, trace=as_trace(guide_sites))).get_trace(
+                *self.args, **self.kwargs
+            )
+        sites = _sites(trace, num_draws, depth)
+        if check:
+            guards.check_sites(sites, guide_sites)
+        return sites
+
+    def _depth(self, num_draws: int) -> int:
+        """The number of dimensions that plates take, at least 1; found by a run at one draw, once for each model."""
+        if num_draws == 1:
+            return 1  # there is no plate of draws to place
+        owner, method = getattr(self.model, "__self__", self.model), getattr(self.model, "__func__", None)
+        known = _depths.setdefault(owner, {})
+        if method not in known:
+            with torch.no_grad(), random_state_kept(), poutine.block():
+                traced = poutine.trace(self.guide).get_trace(*self.args, **self.kwargs)
+                model = poutine.trace(poutine.replay(self.model, trace=traced)).get_trace(*self.args, **self.kwargs)
+            frames = [frame for trace in (traced, model) for node in trace.nodes.values() for frame in _frames(node)]
+            known[method] = max([1, *(-frame.dim for frame in frames if frame.dim is not None)])
+        return known[method]
 
 
-def replayed(model: Any, guide_sites: Sites, num_draws: int, args: Any, kwargs: Any) -> Sites:
-    """The sites of the model at the values of those of the guide."""
-    guide_trace = poutine.Trace()
-    nodes = {name: node for site in guide_sites.values() for name, node in site["subsamples"].items()}
-    for name, node in {**nodes, **guide_sites}.items():
-        guide_trace.add_node(name, **node)
-    with _particles(num_draws):
-        trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    return _sites(trace, num_draws)
+class Term(NamedTuple):
+    """A part of an objective in nats, ``(K, *plates)``, with its plates; or one number that all draws have."""
+
+    value: Tensor
+    plates: Mapping[str, int]
+
+    def total(self, num_draws: int) -> Tensor:
+        """The sum over its plates of the mean over the draws, ``()``."""
+        return self.value.sum() / num_draws if self.value.dim() else self.value
+
+    def over(self, plates: Mapping[str, int]) -> Tensor:
+        """The sum over all plates except these, ``(K, *plates)``."""
+        dims = [dim for name, dim in self.plates.items() if name not in plates]
+        return self.value.sum(dims, keepdim=True) if dims else self.value
+
+
+def plates(site: Site) -> dict[str, int]:
+    """The plates around a site and their dims, without that of the draws and without sequential plates."""
+    return {frame.name: frame.dim for frame in _frames(site) if frame.name != PARTICLES and frame.dim is not None}
+
+
+def is_shared(site: Site) -> bool:
+    """Whether all data share a site: it stands in no plate except that of the draws."""
+    return not plates(site)
+
+
+def check_data_plate(caller: str, *sides: Sites) -> None:
+    """Refuse sites that stand in another plate than one at dim -1 or in none.
+
+    Raises: ValueError that names the site and its plates.
+    """
+    found: dict[str, int] = {}
+    for name, site in (pair for sites in sides for pair in sites.items()):
+        found.update(plates(site))
+        if len(found) > 1 or any(dim != -1 for dim in found.values()):
+            raise ValueError(
+                f"{caller} has one number for each datum, so its sites must stand in one data plate, at dim=-1, or in "
+                f"none where all data share them; site {name!r} stands in {plates(site)}, and the plates so far are "
+                f"{found}: pyrovae.ELBO takes any plates"
+            )
 
 
 def check_observed(model: Sites) -> None:
@@ -103,33 +168,13 @@ def check_observed(model: Sites) -> None:
         raise ValueError("the model observes nothing: give its data obs=x, and the pair in the order (model, guide)")
 
 
-def is_shared(site: Any) -> bool:
-    """Whether all data share a site: it stands in no plate but that of the draws."""
-    return all(frame.name == "particles" for frame in site["cond_indep_stack"])
-
-
-def num_rows(model: Sites) -> int:
-    """N, the size of the data plate."""
-    return next(f.size for site in model.values() for f in site["cond_indep_stack"] if f.dim == -1)
-
-
-def plate_scale(model: Sites) -> Any:
-    """What a datum counts for: the scale of a subsampled plate, or of ``poutine.scale``, around the data."""
-    return next(site["scale"] for site in model.values() if site["is_observed"])
-
-
-def site_part(site: Any, rows: int) -> float:
-    """The part of a site that each of the rows has: all of it, or an equal share of what all data share."""
-    return 1 / rows if is_shared(site) else 1.0
-
-
-def log_prob(site: Any) -> Tensor:
+def log_prob(site: Site) -> Tensor:
     """The log-density of a site's draws, under the scale and the mask around it."""
     return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
 
 
 def log_likelihood(model: Sites) -> Tensor:
-    """log p(x|z)."""
+    """log p(x|z), of observed sites in one plate."""
     return torch.stack([log_prob(site) for site in model.values() if site["is_observed"]]).sum(0)
 
 
@@ -137,30 +182,29 @@ def site_kl(name: str, model: Sites, guide: Sites) -> tuple[Tensor, bool]:
     """KL of one site of the guide from the model's, given the sites before it; and whether it is exact.
 
     The exact KLs of the sites add up to that of the whole when both functions draw their sites in one order. A site
-    that only the guide has (an auxiliary one) adds its log q. Of a site that all data share each row has an equal part.
+    that only the guide has (an auxiliary one) adds its log q. A point (Delta) adds what its ``log_density`` says, which
+    is the Jacobian in Pyro's automatic guides and which the KL that Pyro registers leaves out.
 
     Raises: ValueError if it is not exact and the site holds a draw that its density must not score.
     """
     q, p = guide[name], model.get(name)
-    part = site_part(q, num_rows(model))
-    if p is not None and _one_order(model, guide):
-        try:
-            return part * scale_and_mask(kl_divergence(q["fn"], p["fn"]), q["scale"], q["mask"]), True
-        except NotImplementedError:
-            pass
+    if p is not None and not is_point(q["fn"]) and _one_order(model, guide):
+        with suppress(NotImplementedError):
+            return scale_and_mask(kl_divergence(q["fn"], p["fn"]), q["scale"], q["mask"]), True
     _check_scored(name, q)
-    return part * (log_prob(q) - (0.0 if p is None else log_prob(p))), False
+    exact = is_point(q["fn"]) and not any(map(_is_auxiliary, guide.values()))
+    return log_prob(q) - (0.0 if p is None else log_prob(p)), exact
 
 
 def coordinate_kl(name: str, model: Sites, guide: Sites) -> tuple[Tensor, bool]:
-    """As :func:`site_kl`, of each coordinate of a site by itself, ``(K, N, D)``.
+    """As :func:`site_kl`, of each coordinate of a site by itself, ``(K, *plates, D)``.
 
     Raises: ValueError if the densities of the site are no products over its coordinates.
     """
     q, p = guide[name], model.get(name)
-    q_each, p_each = (None if site is None else coordinates(site["fn"]) for site in (q, p))
     if p is None:
         raise ValueError(f"site {name!r} is the guide's alone: its coordinates have no KL of their own")
+    q_each, p_each = coordinates(q["fn"]), coordinates(p["fn"])
     if q_each is None or p_each is None:
         whose, fn = ("guide", q["fn"]) if q_each is None else ("model", p["fn"])
         raise ValueError(
@@ -169,17 +213,16 @@ def coordinate_kl(name: str, model: Sites, guide: Sites) -> tuple[Tensor, bool]:
     kl, exact = None, False
     if _one_order(model, guide):
         with suppress(NotImplementedError):
-            kl, exact = kl_divergence(q_each, p_each), True
+            kl, exact = kl_divergence(q_each, p_each), True  # type: ignore[arg-type]  # Pyro's densities are torch's
     if kl is None:
         _check_scored(name, q)
         kl = q_each.log_prob(q["value"]) - p_each.log_prob(q["value"])
     kl = kl.flatten(-q["fn"].event_dim) if q["fn"].event_dim else kl[..., None]
-    part = site_part(q, num_rows(model))
     scale, mask = (s[..., None] if isinstance(s, Tensor) else s for s in (q["scale"], q["mask"]))
-    return part * scale_and_mask(kl, scale, mask), exact
+    return scale_and_mask(kl, scale, mask), exact
 
 
-def is_point(fn: Any) -> bool:
+def is_point(fn: object) -> bool:
     """Whether a density is a point (Delta)."""
     while isinstance(fn, Independent):
         fn = fn.base_dist
@@ -187,111 +230,139 @@ def is_point(fn: Any) -> bool:
 
 
 def check_points(guide: Sites) -> None:
-    """Refuse a guide with a site that is a point, whose weights are no density ratio."""
+    """Refuse a guide with a site that is a point, whose weights are no density ratio.
+
+    The points of an automatic guide are accepted: they are functions of its auxiliary site, which has a density.
+    """
     name = next((name for name, site in guide.items() if is_point(site["fn"])), None)
-    if name is not None:
+    if name is not None and not any(map(_is_auxiliary, guide.values())):
         raise ValueError(
             f"site {name!r} of the guide is a point (Delta): it has no density and gives no bound on log p(x)"
         )
 
 
-def has_path(site: Any) -> bool:
-    """Whether the gradient of what reads a draw goes through it, be it as a biased one."""
+def has_path(site: Site) -> bool:
+    """Whether a gradient goes through the draw of a site, even a biased one."""
     return "drawn" in site["infer"] or (site["fn"].has_rsample and not guards.has_own_score_parts(site["fn"]))
 
 
-def score(site: Any) -> Tensor | None:
-    """log q of what a site drew without a path, or None when all of it has one."""
+def score(site: Site) -> Tensor | None:
+    """log q of the part of a draw that has no path, or None where all of it has one."""
     if has_path(site):
         return None
     return scale_and_mask(site["fn"].score_parts(site["value"]).score_function, mask=site["mask"])
 
 
-def path_log_prob(sites: Sites, rows: int) -> Tensor:
-    r"""log q of the draws with the gradient that goes through the draws alone, :math:`\partial_z \log q\, dz/d\phi`.
+def path_log_prob(sites: Sites) -> dict[str, Tensor]:
+    r"""log q of each site with the gradient that goes through the draws alone, :math:`\partial_z \log q\, dz/d\phi`.
 
-    What it leaves out, :math:`\partial_\phi \log q(z)` at fixed z, has an expectation of zero. Of a site that all data
-    share each of the ``rows`` has an equal part.
+    It leaves out :math:`\partial_\phi \log q(z)` at fixed z, whose expectation is zero.
 
     References: Roeder, Wu and Duvenaud (2017), "Sticking the landing", eq. 8.
     """
     moving = {name: site for name, site in sites.items() if site["value"].requires_grad}
-    # each site is scored at a copy of its draws; what later sites took from the draws they keep
+    # each site is scored at a copy of its draws; later sites keep the draws that they read
     copies = {name: {**site, "value": site["value"].detach().requires_grad_()} for name, site in moving.items()}
-    total: Any = sum(site_part(site, rows) * log_prob(copies.get(name, site)) for name, site in sites.items())
+    each = {name: log_prob(copies.get(name, site)) for name, site in sites.items()}
+    values = {name: log_q.detach() for name, log_q in each.items()}
     if not moving:
-        return total.detach()
-    ends = [end["value"] for name in moving for end in (copies[name], moving[name])]
-    slopes = torch.autograd.grad(total.sum(), ends, retain_graph=True, allow_unused=True)
-    through = torch.zeros_like(total)
-    for site, direct, later in zip(moving.values(), slopes[::2], slopes[1::2], strict=True):
-        event = tuple(range(-site["fn"].event_dim, 0))
+        return values
+    ends = [end for name, site in moving.items() for end in (copies[name]["value"], site.get("read", site["value"]))]
+    total = torch.stack([log_q.sum() for log_q in each.values()]).sum()
+    slopes = torch.autograd.grad(total, ends, retain_graph=True, allow_unused=True)
+    for name, direct, later in zip(moving, slopes[::2], slopes[1::2], strict=True):
+        event = tuple(range(-moving[name]["fn"].event_dim, 0))
         for slope in (direct, later):
             if slope is not None:
-                product = slope * site["value"]
-                through = through + site_part(site, rows) * (product.sum(event) if event else product)
-    return total.detach() + through - through.detach()
+                product = slope * moving[name]["value"]
+                through = product.sum(event) if event else product
+                values[name] = values[name] + through - through.detach()
+    return values
+
+
+def coordinates(fn: Distribution) -> Distribution | None:
+    """The densities of the coordinates, of batch shape ``(K, *plates, D)``; None if they have none of their own."""
+    each: Any = fn
+    dims = each.event_dim
+    while isinstance(each, Independent):
+        dims, each = dims - each.reinterpreted_batch_ndims, each.base_dist
+    return each if dims == 0 and not each.event_dim else None
+
+
+def random_state_kept() -> Any:
+    """A context after which torch draws as if nothing had been drawn in it, on the CPU and on CUDA devices in use."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    return torch.random.fork_rng(devices=devices)
+
+
+def as_trace(sites: Sites) -> poutine.Trace:
+    """A trace to replay: the sites, and the rows that their plates drew."""
+    trace = poutine.Trace()
+    nodes = {name: node for site in sites.values() for name, node in site["subsamples"].items()}
+    for name, node in {**nodes, **sites}.items():
+        trace.add_node(name, **node)
+    return trace
+
+
+def _is_auxiliary(site: Site) -> bool:
+    return bool(site["infer"].get("is_auxiliary"))
 
 
 def _one_order(model: Sites, guide: Sites) -> bool:
     return [name for name in model if name in guide] == [name for name in guide if name in model]
 
 
-def _check_scored(name: str, site: Any) -> None:
-    if site["infer"].get("drawn") in NEED_EXACT_KL:
+def _check_scored(name: str, site: Site) -> None:
+    estimator = NEED_EXACT_KL.get(site["infer"].get("drawn"))
+    if estimator is not None:
         raise ValueError(
-            f"site {name!r}: {site['infer']['drawn']} draws need the exact KL, and none is registered: "
-            f'use ELBO(gates="leave-one-out")'
+            f"site {name!r}: the draws of {estimator.__name__} need the exact KL, and none is registered for its "
+            f"densities: use ELBO(estimator=LeaveOneOut())"
         )
 
 
-def coordinates(fn: Any) -> Any:
-    """The densities of the coordinates, of batch shape ``(K, N, D)``; None if they have none of their own."""
-    if not fn.event_dim:
-        return fn
-    dims = fn.event_dim
-    while isinstance(fn, Independent):
-        dims, fn = dims - fn.reinterpreted_batch_ndims, fn.base_dist
-    return fn if dims == 0 and not fn.event_dim else None
+def _frames(node: Site) -> tuple[Any, ...]:
+    return tuple(node.get("cond_indep_stack", ())) if node["type"] == "sample" else ()
 
 
-def _particles(num_draws: int) -> Any:
-    """A plate of draws; as in Pyro one draw adds no dimension, so that functions which know of none are served."""
-    return pyro.plate("particles", num_draws, dim=-2) if num_draws > 1 else nullcontext()
+def _particles(num_draws: int, depth: int) -> Any:
+    return pyro.plate(PARTICLES, num_draws, dim=-1 - depth) if num_draws > 1 else nullcontext()
 
 
-def _sites(trace: Any, num_draws: int) -> Sites:
+def _sites(trace: poutine.Trace, num_draws: int, depth: int) -> Sites:
     nodes = {name: node for name, node in trace.nodes.items() if node["type"] == "sample"}
     subsamples = {name: node for name, node in nodes.items() if site_is_subsample(node)}
     sites = {name: node for name, node in nodes.items() if name not in subsamples}
     for name, site in sites.items():
-        site["subsamples"] = subsamples  # which rows a plate drew: the model is to draw the same
-        plates = {frame.dim for frame in site["cond_indep_stack"] if frame.name != "particles"}
-        fn: Any = site["fn"]
-        if plates != {-1} and (plates or site["is_observed"] or fn.batch_shape[-1:] not in ((), (1,))):
+        site["subsamples"] = subsamples  # the rows that a plate drew: the model is to draw the same
+        shape, dims = site["fn"].batch_shape, {frame.dim for frame in _frames(site)}
+        loose = [dim for dim in range(-len(shape), 0) if shape[dim] != 1 and dim not in dims]
+        if loose:
             raise ValueError(
-                f"site {name!r} must stand in one data plate, at dim=-1, or in none where all data share it; it has "
-                f"{sorted(map(str, plates))} and batch shape {tuple(fn.batch_shape)}"
+                f"site {name!r} has batch shape {tuple(shape)}, and its plates {plates(site) or 'none'} do not cover "
+                f"the dims {loose}: open a pyro.plate of that size around it, or make them part of one datum by "
+                f".to_event()"
             )
-        site["fn"] = fn.expand(torch.broadcast_shapes(fn.batch_shape, (num_draws, 1)))
+        if num_draws > 1 and any(dim is not None and dim < -1 - depth for dim in dims):
+            raise ValueError(
+                f"site {name!r} stands in the plates {plates(site)}, and at an earlier call of the model none of them "
+                f"was left of dim {-depth}: give its plates the same dims at each call"
+            )
+        site["fn"] = site["fn"].expand(torch.broadcast_shapes(shape, (num_draws,) + (1,) * depth))
     return sites
 
 
 class _Draws(Messenger):
-    """Draws the sites of a guide in the way that the objective trains them, and says which in ``infer["drawn"]``."""
+    """Draws the sites of a guide by an estimator, and keeps in ``infer["drawn"]`` which kind of draw it is."""
 
-    def __init__(self, gates: str) -> None:
+    def __init__(self, estimator: Estimator) -> None:
         super().__init__()
-        self.kinds = DRAWS[gates]
+        self.estimator = estimator
 
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["done"] or msg["is_observed"]:
-            return
-        for kind in self.kinds:
-            draw = getattr(msg["fn"], f"rsample_{kind}", None)
-            if draw is not None:
-                msg["value"], msg["done"] = draw(), True
-                msg["infer"]["drawn"] = kind
-                if kind == "pair":
-                    msg["value"], *msg["infer"]["twin"] = msg["value"]  # the second draw and its score
-                return
+    def _pyro_sample(self, msg: Site) -> None:
+        drawn = None if msg["done"] or msg["is_observed"] else self.estimator.draw(msg["fn"])
+        if drawn is not None:
+            msg["infer"]["drawn"], msg["value"] = drawn
+            msg["done"] = True
+            if drawn[0] == "pair":
+                msg["value"], *msg["infer"]["twin"] = drawn[1]  # the second draw and its score

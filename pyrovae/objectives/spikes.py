@@ -34,9 +34,8 @@ class SpikesFirst(Messenger):
             fn = fn.base_dist
         if isinstance(fn, SpikeSlab):
             self.found = True
-            if isinstance(self.weight, Tensor) or self.weight < 1:  # a tensor is below 1 at times
-                tempered = SpikeSlab(fn.logits, self._tempered(fn.slab, msg["name"]))
-                msg["fn"] = tempered.to_event(msg["fn"].event_dim) if msg["fn"].event_dim else tempered
+            tempered = SpikeSlab(fn.logits, self._tempered(fn.slab, msg["name"]))
+            msg["fn"] = tempered.to_event(msg["fn"].event_dim) if msg["fn"].event_dim else tempered
 
     def _tempered(self, slab: Any, name: str) -> Any:
         if not {"loc", "scale"} <= set(slab.arg_constraints):

@@ -182,7 +182,6 @@ def end_of_schedules(loss: Any, optim: Any, epochs: int, steps_per_epoch: float)
             _end("optim: the schedule of the learning rate", each.schedule, epochs, steps_per_epoch)
     if not isinstance(loss, Objective):
         return 0.0
-    loss.epoch, loss.step = 0.0, 0
     named = loss.schedules().items()
     return max([0.0, *(_end(f"loss: the schedule of {name}", each, epochs, steps_per_epoch) for name, each in named)])
 

@@ -162,7 +162,7 @@ def fit(
                 passes = batches(train, batch_size, transform=transform, generator=generator, num_tensors=takes)
                 passes = sent(passes, parameter)
                 with _divergence(epoch):
-                    passes = _scheduled(loss, optim, epoch - 1, taken, passes, length(train))
+                    passes = _scheduled(loss, svi, optim, epoch - 1, taken, passes, length(train))
                     train_loss = _train_epoch(vae, svi, passes, steps, checked=is_rows(train))
                     val_loss = math.nan
                     if val is not None:
@@ -248,14 +248,14 @@ def _number(call: Callable[..., Any], svi: Any, batch: Rows, what: str) -> float
 
 
 def _scheduled(
-    loss: Any, optim: Any, epochs_done: int, taken: Iterator[int], passes: Iterable[Rows], length: float
+    loss: Any, svi: Any, optim: Any, epochs_done: int, taken: Iterator[int], passes: Iterable[Rows], length: float
 ) -> Iterator[Rows]:
     """The batches of an epoch, with the objective and the optimizer told how far the run is, in epochs and in steps."""
     count = 0
     for batch, steps_done in zip(passes, taken, strict=False):
         done = epochs_done + count / length
         if isinstance(loss, Objective):
-            loss.epoch = done
+            svi.epoch = done
         for each in optims_of(optim):
             if isinstance(each, Scheduled):
                 each.move(done if each.schedule.unit == "epochs" else steps_done)
