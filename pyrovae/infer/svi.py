@@ -96,10 +96,13 @@ class SVI(pyro.infer.SVI):
         self._names: set[str] = set()  # theirs in Pyro's store
         self._optimizer: Grouped | None = None
         self._num_added = 0
-        self._updated = False
+        self._updated = self._checked = False
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """The loss of a batch, in nats summed over it, and one step on it; the arguments go to model and guide."""
+        if not self._checked:
+            guards.check(self.model, self.guide, self.objective, *args, **kwargs)
+            self._checked = True
         self._updated = False  # by the graph itself
         loss = self._run("step", args, kwargs)
         self._num_added += 1
