@@ -10,6 +10,7 @@ The pipeline, in the order of the rooms::
     vae          model(x) and guide(x) for Pyro     pv.VAE(prior, likelihood, guide)
     conditional  model(x, y) and guide(x, y)        pv.ConditionalVAE(..., num_labels=10)
     build        the same from names                pv.build_vae((64,), 16, prior="laplace")
+    guards       is the pair right for the loss?    pv.check(vae.model, vae.guide, pv.ELBO(), x)
     objectives   bounds that Pyro's SVI descends    pv.ELBO(beta=pv.warmup(5))
     optim        optimizers, and rates that move    pv.optim.adam(lr=1e-3)
     infer        Pyro's SVI, compiled               pv.SVI(vae.model, vae.guide, optim, pv.ELBO())
@@ -41,6 +42,7 @@ from pyrovae import (
 from pyrovae.adversarial import GAN, AdversarialAutoencoder
 from pyrovae.build import build_vae, load, save
 from pyrovae.conditional import ConditionalVAE
+from pyrovae.guards import check
 from pyrovae.infer import SVI
 from pyrovae.objectives import (
     ELBO,
@@ -94,6 +96,7 @@ __all__ = [
     "adversarial",
     "build",
     "build_vae",
+    "check",
     "compression",
     "constant",
     "cyclical",

@@ -31,6 +31,7 @@ class ConditionalVAE(VAE):
             :class:`~pyrovae.nn.Labelled` makes one of an encoder, convolutional ones included.
         num_labels: :math:`C`, at least 2.
         num_data: :math:`N`, the rows of the training set; needed where prior and guide have sites that all data share.
+        name: As of a :class:`VAE`.
 
     Shape: x is ``(N, *event_shape)``, y ``(N,)``, z ``(N, D)``; the plate ``"data"`` is the first dimension.
     Raises: ValueError as of :class:`VAE`, if ``num_labels`` is no whole number of two or more, and where y is not whole
@@ -42,33 +43,37 @@ class ConditionalVAE(VAE):
     """
 
     def __init__(
-        self, prior: nn.Module, likelihood: nn.Module, guide: nn.Module, num_labels: int, num_data: int | None = None
+        self,
+        prior: nn.Module,
+        likelihood: nn.Module,
+        guide: nn.Module,
+        num_labels: int,
+        num_data: int | None = None,
+        name: str | None = None,
     ) -> None:
         if not isinstance(num_labels, int) or num_labels < 2:
             raise ValueError(f"num_labels must be a whole number, at least 2, got {num_labels!r}")
         self.num_labels = num_labels
-        super().__init__(prior, likelihood, guide, num_data)
+        super().__init__(prior, likelihood, guide, num_data, name)
 
     def model(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:  # type: ignore[override]  # rows are y's
         """p(x, z|y): with x, one row of the plate per datum; without, a draw for each label."""
         guards.check_tensors(self, x)
         y = self._checked(y, x)
         guards.register(self)
-        with guards.ModelSites():
-            shared = self._shared(self.prior, len(y))
-            with pyro.plate("data", len(y), dim=-1):
-                z = self.prior(*shared)
-                return pyro.sample("x", self.likelihood(self._beside(z, y)), obs=x)
+        shared = self._shared(self.prior, len(y))
+        with pyro.plate("data", len(y), dim=-1):
+            z = self.prior(*shared)
+            return pyro.sample("x", self.likelihood(self._beside(z, y)), obs=x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """q(z|x, y), one row of the plate per datum."""
         guards.check_tensors(self, x)
         y = self._checked(y, x)
         guards.register(self)
-        with guards.GuideSites():
-            shared = self._shared(self.posterior, len(x))
-            with pyro.plate("data", len(x), dim=-1):
-                return self.posterior(self._beside(x.flatten(1), y), *shared)
+        shared = self._shared(self.posterior, len(x))
+        with pyro.plate("data", len(x), dim=-1):
+            return self.posterior(self._beside(x.flatten(1), y), *shared)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The code of x under the label y, ``(N, D)``, as :meth:`VAE.encode`."""

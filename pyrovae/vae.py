@@ -19,17 +19,18 @@ __all__ = ["VAE", "evaluating"]
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """``eval`` mode and no gradients; each submodule's mode is put back after."""
-    modes = [(submodule, submodule.training) for submodule in module.modules()]
-    try:
-        if any(training for _, training in modes):
-            module.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for submodule, training in modes:
-            if submodule.training != training:
-                submodule.training = training
+    """``eval`` mode, no gradients, and no Pyro code in another thread; each submodule's mode is put back after."""
+    with guards.pyro_lock:
+        modes = [(submodule, submodule.training) for submodule in module.modules()]
+        try:
+            if any(training for _, training in modes):
+                module.eval()
+            with torch.no_grad():
+                yield
+        finally:
+            for submodule, training in modes:
+                if submodule.training != training:
+                    submodule.training = training
 
 
 class VAE(nn.Module):
@@ -39,38 +40,52 @@ class VAE(nn.Module):
         p(x, z) = p(z)\, p(x \mid z), \qquad
         \log p(x) \ge E_{q(z \mid x)}\left[\log p(x \mid z)\right] - KL\left(q(z \mid x) \,\|\, p(z)\right)
 
-    ``model`` and ``guide`` are what ``pyro.infer.SVI`` takes, with any Pyro objective and optimizer.
+    ``model`` and ``guide`` are what ``pyro.infer.SVI`` takes, with any Pyro objective and optimizer;
+    :func:`pyrovae.check` says whether the objective suits them.
 
     Args:
         prior: p(z): called with no argument, it samples the latent sites and returns what the decoder reads.
         likelihood: p(x|z): called with z, it returns the distribution of x.
         guide: q(z|x): called with x, it samples the sites that the prior samples. Kept as ``vae.posterior``.
         num_data: :math:`N`, the rows of the training set; needed where prior and guide have sites that all data share.
+        name: What its parameters are called by in Pyro's parameter store, before ``$$$`` and their module path. None is
+            the class name, with a number from the second model of a process on: ``VAE``, ``VAE_2``, in the order of
+            their first use as Pyro functions.
 
     A prior and a guide whose ``shared()`` samples such sites :math:`s` are called with what it returned, as their last
     argument. A batch of B data bears B/N of their :math:`KL(q(s) \,\|\, p(s))`.
 
     Shape: x is ``(N, *event_shape)``, z ``(N, D)``; the plate ``"data"`` is the first dimension.
     Raises: ValueError if a part is no instance of a module, if prior and guide have different supports or the three
-        codes of different widths, if one alone has shared sites, or if both have and ``num_data`` is missing.
+        codes of different widths, if one alone has shared sites, or if both have and ``num_data`` is missing; at the
+        first use, if another live model has the name.
     References: Kingma and Welling (2014), "Auto-Encoding Variational Bayes", eq. 3.
     """
 
     config: dict[str, Any] | None = None  # what build_vae was called with, from which load() builds it again
     num_labels = 0  # columns that the decoder reads after z: those of a ConditionalVAE
 
-    def __init__(self, prior: nn.Module, likelihood: nn.Module, guide: nn.Module, num_data: int | None = None) -> None:
+    def __init__(
+        self,
+        prior: nn.Module,
+        likelihood: nn.Module,
+        guide: nn.Module,
+        num_data: int | None = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__()
         guards.check_parts(prior=prior, likelihood=likelihood, guide=guide)
         guards.check_support(prior, guide)
         guards.check_widths(prior, likelihood, guide, self.num_labels)
         guards.check_shared(prior, guide, num_data)
+        guards.check_name(name)
+        self.name = name
         self.prior = prior
         self.likelihood = likelihood
         self.posterior = guide
         self.num_data = num_data
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return guards.state(self)
 
     def model(self, x: Tensor | None = None, num_samples: int = 1) -> Tensor:
@@ -78,20 +93,18 @@ class VAE(nn.Module):
         guards.check_tensors(self, x)
         guards.register(self)
         num_rows = num_samples if x is None else len(x)
-        with guards.ModelSites():
-            shared = self._shared(self.prior, num_rows)
-            with pyro.plate("data", num_rows, dim=-1):
-                z = self.prior(*shared)
-                return pyro.sample("x", self.likelihood(z), obs=x)
+        shared = self._shared(self.prior, num_rows)
+        with pyro.plate("data", num_rows, dim=-1):
+            z = self.prior(*shared)
+            return pyro.sample("x", self.likelihood(z), obs=x)
 
     def guide(self, x: Tensor) -> Tensor:
         """q(z|x), one row of the plate per datum."""
         guards.check_tensors(self, x)
         guards.register(self)
-        with guards.GuideSites():
-            shared = self._shared(self.posterior, len(x))
-            with pyro.plate("data", len(x), dim=-1):
-                return self.posterior(x, *shared)
+        shared = self._shared(self.posterior, len(x))
+        with pyro.plate("data", len(x), dim=-1):
+            return self.posterior(x, *shared)
 
     def _shared(self, part: nn.Module, num_rows: int) -> tuple[Any, ...]:
         """What a part samples once for all data, of which ``num_rows`` bear their share; nothing for most parts."""

@@ -40,6 +40,7 @@ class AdversarialAutoencoder(Game, VAE):
         critic: Maps codes ``(N, D)`` to one number for each row. Where z has several sites it reads them side by side,
             in the order of the prior.
         weight: :math:`\lambda > 0`, in nats for each datum.
+        name: As of a :class:`~pyrovae.VAE`.
 
     Shape: x is ``(N, *event_shape)``, z ``(N, D)``.
     Raises: ValueError as of :class:`~pyrovae.VAE`, for a prior with learned or shared sites, and for a guide with a
@@ -51,13 +52,19 @@ class AdversarialAutoencoder(Game, VAE):
     """
 
     def __init__(
-        self, prior: nn.Module, likelihood: nn.Module, guide: nn.Module, critic: nn.Module, weight: float = 1.0
+        self,
+        prior: nn.Module,
+        likelihood: nn.Module,
+        guide: nn.Module,
+        critic: nn.Module,
+        weight: float = 1.0,
+        name: str | None = None,
     ) -> None:
         guards.check_parts(prior=prior, critic=critic)
         check_game(prior, critic)
         if not 0 < weight < math.inf:
             raise ValueError(f"weight must be positive, got {weight}")
-        super().__init__(prior, likelihood, guide)
+        super().__init__(prior, likelihood, guide, name=name)
         self.critic = critic
         self.weight = weight
 

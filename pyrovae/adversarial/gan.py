@@ -33,6 +33,7 @@ class GAN(Game):
             sites and returns a code.
         generator: Maps codes ``(N, D)`` to data ``(N, *event_shape)``.
         critic: Maps data to one number for each row.
+        name: As of a :class:`~pyrovae.VAE`.
 
     Shape: x is ``(N, *event_shape)``; the plate ``"data"`` is the first dimension.
     Raises: ValueError if a part is no instance of a module, or the prior has learned or shared sites.
@@ -45,11 +46,12 @@ class GAN(Game):
         torch.Size([5, 64])
     """
 
-    def __init__(self, prior: nn.Module, generator: nn.Module, critic: nn.Module) -> None:
+    def __init__(self, prior: nn.Module, generator: nn.Module, critic: nn.Module, name: str | None = None) -> None:
         super().__init__()
+        guards.check_name(name)
         guards.check_parts(prior=prior, generator=generator, critic=critic)
         check_game(prior, critic)
-        self.prior, self.generator, self.critic = prior, generator, critic
+        self.prior, self.generator, self.critic, self.name = prior, generator, critic, name
 
     def __getattr__(self, name: str) -> Any:
         if name in OF_A_GUIDE:  # what measures or draws a VAE asks for one of these

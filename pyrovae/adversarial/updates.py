@@ -28,10 +28,11 @@ class Game(nn.Module):
 
     critic: nn.Module
     weight: float = 1.0
+    name: str | None = None  # as of a VAE
     config: dict[str, Any] | None = None
     num_labels = 0  # as of a VAE
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return guards.state(self)
 
     def draws(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,7 +129,8 @@ class Updates:
 
     def _draws(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         try:
-            return self.game.draws(x)
+            with guards.pyro_lock:
+                return self.game.draws(x)
         except (ValueError, RuntimeError) as error:
             if not is_divergence(error):
                 raise

@@ -43,6 +43,7 @@ def build_vae(
     corrupt: str | Callable[[Tensor], Tensor] | None = None,
     missing: bool = False,
     num_labels: int | None = None,
+    name: str | None = None,
 ) -> VAE:
     """A VAE from names: prior, a guide that fits it, likelihood, and the two networks.
 
@@ -78,6 +79,7 @@ def build_vae(
             encoder reads 0 there, :class:`~pyrovae.nn.Filled`.
         num_labels: Makes a :class:`~pyrovae.ConditionalVAE` of data with so many labels, whose networks read the label
             too; of ``"mlp"`` and ``"conv"``, and of any prior but ``"vamp"``.
+        name: As of a :class:`~pyrovae.VAE`: what its parameters are called by in Pyro's parameter store.
 
     Raises: ValueError for an unknown name, with the nearest known one, for ``"vamp"`` without inputs or with batch
         normalisation, for a prior with shared sites without ``num_data``, and for an option that the networks lack.
@@ -148,7 +150,7 @@ def build_vae(
         prior_module = priors.Vamp(guide_module, num_components, inputs=inputs, bounds=bounds)  # type: ignore[arg-type]  # checked above
     guards.check_support(prior_module, guide_module, GUIDES)
     parts = prior_module, likelihood_module, guide_module
-    vae = VAE(*parts, num_data) if num_labels is None else ConditionalVAE(*parts, num_labels, num_data)
+    vae = VAE(*parts, num_data, name) if num_labels is None else ConditionalVAE(*parts, num_labels, num_data, name)
     named: dict[str, Any] = {
         "event_shape": list(event_shape),
         "latent_dim": latent_dim,
@@ -166,6 +168,7 @@ def build_vae(
         "corrupt": corrupt,
         "missing": missing,
         "num_labels": num_labels,
+        "name": name,
     }
     vae.config = named if corrupt is None or isinstance(corrupt, str) else None
     return vae

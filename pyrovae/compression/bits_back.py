@@ -159,13 +159,13 @@ class _Model:
 def _coding(vae: VAE, event_shape: tuple[int, ...]) -> Iterator[_Model]:
     """A copy of the VAE that gives the same numbers whenever it is asked; what was set before is set again after."""
     codes.stream()  # or its error, before the work
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+    with guards.pyro_lock, torch.no_grad(), torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
             yield _Model(copy.deepcopy(vae).to("cpu", torch.float64).eval(), event_shape)
-    finally:
-        torch.set_num_threads(threads)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _site(what: str, part: Any, *args: Tensor) -> tuple[Any, Any]:

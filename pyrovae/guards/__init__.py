@@ -1,30 +1,33 @@
-"""What Pyro would train wrongly in silence, caught at the first step.
+"""What Pyro would train wrongly without an error, refused before training.
 
-:class:`~pyrovae.VAE` opens :class:`ModelSites` and :class:`GuideSites` around the sites of its two functions. Each is a
-Pyro ``Messenger`` that only looks: it reads the finished sites, compares them with those of the other function (which
-Pyro's replay handler holds) and raises where the objective that runs would be wrong without saying so. The ``S``
-numbers are those of the list in ``docs/guards.md``.
+:func:`check` is the one function for a model, a guide and their objective. The rest are its parts, the checks of the
+parts of a VAE and of its arguments, and what they stand on: names in Pyro's parameter store, the lock of Pyro's global
+state, and the switch that turns the checks off. ``docs/guards.md`` has the list.
 """
 
 from pyrovae.guards.data import check_arguments, check_labels, check_tensors, signature
+from pyrovae.guards.pair import check, check_optim
 from pyrovae.guards.parts import check_parts, check_shared, check_support, check_widths
-from pyrovae.guards.registration import register, state, stored
-from pyrovae.guards.sites import GuideSites, ModelSites, check_sites, has_own_score_parts
+from pyrovae.guards.registration import check_name, register, state, stored
+from pyrovae.guards.sites import check_sites, has_own_score_parts
 from pyrovae.guards.supports import same_support
-from pyrovae.guards.switch import unchecked
+from pyrovae.guards.switch import checking, pyro_lock, unchecked
 
 __all__ = [
-    "GuideSites",
-    "ModelSites",
+    "check",
     "check_arguments",
     "check_labels",
+    "check_name",
+    "check_optim",
     "check_parts",
     "check_shared",
     "check_sites",
     "check_support",
     "check_tensors",
     "check_widths",
+    "checking",
     "has_own_score_parts",
+    "pyro_lock",
     "register",
     "same_support",
     "signature",

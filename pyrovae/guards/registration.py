@@ -1,73 +1,157 @@
-"""The parameters of a module in Pyro's store, under a name that no other live module has."""
+"""The parameters of a model in Pyro's parameter store, under a name that is the same in every process."""
 
 from __future__ import annotations
 
+import gc
 import weakref
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pyro
 import torch
-from pyro.infer import JitTraceMeanField_ELBO
 from pyro.nn import PyroModule
-from pyro.params.param_store import ParamStoreDict
-from torch import nn
+from torch import Tensor, nn
 
-from pyrovae.guards.sites import running_objective
+__all__ = ["check_name", "register", "state", "stored", "take_out"]
 
-__all__ = ["register", "state", "stored"]
+
+@dataclass
+class _Entry:
+    """The name of a model, and the tensors that it put into Pyro's store by their full names there."""
+
+    name: str
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+_entries: weakref.WeakKeyDictionary[nn.Module, _Entry] = weakref.WeakKeyDictionary()
+_owners: weakref.WeakValueDictionary[str, nn.Module] = weakref.WeakValueDictionary()
+_counts: Counter[str] = Counter()
+
+
+def check_name(name: object) -> None:
+    """Refuse a name that Pyro's parameter store could not keep."""
+    if name is not None and (not isinstance(name, str) or not name or "$$$" in name):
+        raise ValueError(f"name must be a string that is not empty and has no '$$$', or None, got {name!r}")
 
 
 def register(module: nn.Module) -> None:
-    """What ``pyro.module`` does, under a name that no other live module has, never with another module's tensors (S8).
+    """Put the parameters of a model into Pyro's store as ``name$$$module.path``, with the module's own tensors.
 
-    Pyro's parameter store is global and its first tensor under a name stays: a second model under the same name, a
-    replaced layer, or ``load_state_dict(assign=True)`` leaves the optimizer stepping tensors that nobody reads.
+    The name is ``module.name``. Where that is None, the first model of a class to register in a process is called as
+    the class, the next ones with ``_2``, ``_3``, and so on; no such name is used twice. Frozen parameters are not
+    announced to Pyro.
+
+    A tensor in the store that is not the module's is one of two things. If this function put it there, the module has
+    changed (a replaced layer, ``load_state_dict(assign=True)``), and the module's new tensor takes its place. If not,
+    it was loaded into the store, and its values are copied into the module.
+
+    Raises: ValueError if another live model has the name, if a loaded tensor has another shape than the parameter of
+        that name, and for a ``PyroParam`` of another model, which Pyro would train instead of this one.
     """
-    if torch.jit.is_tracing() and isinstance(running_objective(), JitTraceMeanField_ELBO):
-        raise ValueError("JitTraceMeanField_ELBO traces anew at every step (S9): use TraceMeanField_ELBO")
-    store: Any = pyro.get_param_store()
-    name = f"{type(module).__name__}-{id(module):x}"
-    names = {f"{name}$$${key}": value for key, value in module.named_parameters()}
-    for full_name, value in names.items():
-        if full_name in store and store[full_name] is not value:
-            del store[full_name]
-    if not any(full_name in store for full_name in names):
-        weakref.finalize(module, _forget, list(names)).atexit = False
+    entry, store = _claim(module), pyro.get_param_store()
+    names = {f"{entry.name}$$${key}": value for key, value in module.named_parameters()}
+    held = {name: store._params[name] for name in names if name in store}
+    loaded = {name: t for name, t in held.items() if t is not names[name] and t is not entry.tensors.get(name)}
+    if loaded:
+        _check_loaded(entry, names)
     for submodule in module.modules():
         if isinstance(submodule, PyroModule):
-            _check_owner(submodule, store)
-    for full_name, value in names.items():
-        if value.requires_grad:  # frozen parameters are frozen: pyro.module would warn at every step
-            pyro.param(full_name, value)
+            _check_owner(submodule, loaded)
+    with torch.no_grad():
+        for name, tensor in loaded.items():
+            names[name].copy_(tensor)
+    for name in {name for name in held if held[name] is not names[name]} | entry.tensors.keys() - names.keys():
+        take_out(name)
+    entry.tensors = {name: value for name, value in names.items() if value.requires_grad or name in held}
+    for name, value in entry.tensors.items():
+        if name not in store:  # not by pyro.param, which stores a copy of a tensor that is not contiguous
+            store._params[name], store._param_to_name[value] = value, name
+            store._constraints[name] = torch.distributions.constraints.real
+        if value.requires_grad:
+            pyro.param(name, value)
 
 
-def _forget(names: list[str]) -> None:
-    """Take the parameters of a module that is gone out of the store, which would keep their memory."""
-    store: ParamStoreDict = pyro.get_param_store()
-    for full_name in names:
-        if full_name in store:
-            del store[full_name]
-
-
-def state(module: nn.Module) -> dict[str, Any]:
-    """What is pickled of a module: all but what Pyro leaves on parameters, which cannot be; each use leaves it anew."""
+def state(module: nn.Module) -> dict[str, object]:
+    """The attributes of a module without the weak references that Pyro leaves on parameters and pickle refuses."""
     for parameter in module.parameters():
         vars(parameter).pop("unconstrained", None)
     return module.__dict__.copy()
 
 
-def stored() -> dict[str, torch.Tensor]:
-    """The unconstrained parameters in Pyro's store: a copy, for what is collected meanwhile takes its own out."""
+def stored() -> dict[str, Tensor]:
+    """The unconstrained parameters in Pyro's store, as a copy: the store shrinks when a model is collected."""
     params = pyro.get_param_store()._params
     found = ((name, params.get(name)) for name in list(params))
     return {name: param for name, param in found if param is not None}
 
 
-def _check_owner(module: PyroModule, store: Any) -> None:
-    for key in module._pyro_params:
-        full_name = f"{module._pyro_name}.{key}" if module._pyro_name else key
-        if full_name in store and store[full_name].unconstrained() is not module._parameters[f"{key}_unconstrained"]:
+def _claim(module: nn.Module) -> _Entry:
+    """The entry of a module, a new one if the module has none or was renamed."""
+    entry, name = _entries.get(module), getattr(module, "name", None)
+    if entry is not None and name in (None, entry.name):
+        return entry
+    if name is None:
+        while name is None or name in _owners:
+            kind = type(module).__name__
+            _counts[kind] += 1
+            name = kind if _counts[kind] == 1 else f"{kind}_{_counts[kind]}"
+    elif name in _owners:
+        gc.collect()  # a model that only a cycle of references keeps is gone after it
+        if name in _owners:
             raise ValueError(
-                f"the PyroParam {full_name!r} belongs to another model of this process, which Pyro would train instead "
+                f"name {name!r} belongs to another {type(_owners[name]).__name__} of this process: delete that one, "
+                f"or set the name of this one to another, or to None for a name of its own"
+            )
+    if entry is not None:
+        _forget(entry)
+        del _owners[entry.name]
+    _entries[module] = entry = _Entry(name)
+    _owners[name] = module
+    weakref.finalize(module, _forget, entry).atexit = False
+    return entry
+
+
+def _forget(entry: _Entry) -> None:
+    """Take the tensors of a model that is gone out of the store, which would keep their memory."""
+    for name, tensor in entry.tensors.items():
+        if pyro.get_param_store()._params.get(name) is tensor:
+            take_out(name)
+
+
+def take_out(name: str) -> None:
+    """Take an entry out of Pyro's store; ``del store[name]`` fails on a tensor with two names, as a PyroParam has."""
+    store = pyro.get_param_store()
+    tensor = store._params.pop(name, None)
+    store._constraints.pop(name, None)
+    if tensor is not None and store._param_to_name.get(tensor) == name:
+        del store._param_to_name[tensor]
+
+
+def _check_loaded(entry: _Entry, names: Mapping[str, Tensor]) -> None:
+    """Refuse tensors in the store under the name of a model that has no parameter of that name and shape."""
+    for name, tensor in stored().items():
+        if tensor is entry.tensors.get(name) or not name.startswith(f"{entry.name}$$$"):
+            continue
+        shape = tuple(names[name].shape) if name in names else None
+        if tuple(tensor.shape) != shape:
+            raise ValueError(
+                f"Pyro's parameter store holds {name!r} of shape {tuple(tensor.shape)}, loaded from another model: "
+                f"this one has {'no such parameter' if shape is None else f'shape {shape}'}. Load another file, give "
+                f"this model another name, or call pyro.clear_param_store()"
+            )
+
+
+def _check_owner(module: PyroModule, loaded: dict[str, Tensor]) -> None:
+    store = pyro.get_param_store()
+    for key in module._pyro_params:
+        name = f"{module._pyro_name}.{key}" if module._pyro_name else key
+        held = store._params.get(name)
+        if held is None or held is module._parameters[f"{key}_unconstrained"]:
+            continue
+        if not any(held is tensor for tensor in loaded.values()):
+            raise ValueError(
+                f"the PyroParam {name!r} belongs to another model of this process, which Pyro would train instead "
                 f"of this one: give the module a name of its own, super().__init__(name=...), or use nn.Parameter"
             )
+        take_out(name)  # loaded with the others: Pyro puts the module's own tensor there

@@ -1,14 +1,17 @@
-"""The sites of a model and a guide, caught at the first step."""
+"""The sample sites of a model and a guide: what must agree, and what an objective needs of the guide's sites."""
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
+from collections.abc import Mapping
+from typing import TypedDict, cast
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.distribution import Distribution
+from pyro.distributions.hmm import HiddenMarkovModel, IndependentHMM
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.infer import (
+    ELBO,
     EnergyDistance,
     RenyiELBO,
     ReweightedWakeSleep,
@@ -18,194 +21,169 @@ from pyro.infer import (
     TraceTailAdaptive_ELBO,
     TraceTMC_ELBO,
 )
-from pyro.infer.elbo import ELBO
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.replay_messenger import ReplayMessenger
-from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.runtime import Message
 from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+from torch.distributions import Independent
 
-from pyrovae.guards.supports import as_set, same_support
+from pyrovae.guards.supports import as_set, within
 from pyrovae.guards.switch import checking
 
-__all__ = ["GuideSites", "ModelSites", "check_sites", "has_own_score_parts", "running_objective"]
+__all__ = ["Site", "Sites", "check_guide_site", "check_sites", "has_own_score_parts", "is_drawn"]
 
-# what takes a draw without a path as if it had one; Pyro itself says so only while it validates
+# objectives that take every draw for a differentiable one; Pyro itself says so only while it validates
 _NEED_RSAMPLE = (RenyiELBO, TraceMeanField_ELBO, TraceTailAdaptive_ELBO, EnergyDistance)
 _UNSAFE_DRAWS = (dist.Logistic, dist.SkewLogistic, dist.SoftLaplace)
+_WRAPPERS = (dist.MaskedDistribution, dist.ExpandedDistribution)
+_ANY_DURATION = (HiddenMarkovModel, IndependentHMM)  # their event shape may have length 1 for data of any length
+_PYROS = (ELBO, EnergyDistance)
 
 
-class _Sites(Messenger):
-    """Keeps the sample sites that finish inside it."""
+class Site(TypedDict):
+    """The part of Pyro's message that the guards read."""
 
-    def __enter__(self) -> Any:
-        self.sites: dict[str, Any] = {}
-        return super().__enter__()
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if checking() and not site_is_subsample(msg):
-            self.sites[msg["name"]] = msg
-            self.look(msg)
-
-    def look(self, site: Any) -> None:
-        """Called with each site as it finishes."""
+    type: str
+    name: str
+    fn: dist.TorchDistribution
+    value: Tensor
+    is_observed: bool
+    scale: float | Tensor
+    mask: bool | Tensor | None
+    infer: dict[str, object]
+    cond_indep_stack: tuple[CondIndepStackFrame, ...]
 
 
-class ModelSites(_Sites):
-    """Around the sites of a model: its data fit its likelihood, its latent sites are the guide's.
+Sites = Mapping[str, Site]
 
-    As every Messenger it also wraps a function: ``ModelSites()(model)``.
+
+def check_sites(model: Sites, guide: Sites, enumerated: bool = False) -> None:
+    """Refuse sites of a model and a guide that do not fit each other, or data that do not fit the model.
+
+    Each latent site must stand in both functions, with one event shape, one scale and mask, plates of one size, and a
+    support in the guide that lies in the model's. The model alone may have sites that an objective sums over
+    (``enumerated``), the guide alone auxiliary ones.
     """
-
-    def look(self, site: Any) -> None:
-        if site["is_observed"]:
-            got = tuple(site["value"].shape[site["value"].dim() - site["fn"].event_dim :])
-            if got != tuple(site["fn"].event_shape):
-                raise ValueError(
-                    f"{site['name']} has shape {got} per datum, the likelihood {tuple(site['fn'].event_shape)}"
-                )
-
-    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
-        super().__exit__(exc_type, exc_value, traceback)
-        replay = next((h for h in reversed(_PYRO_STACK) if isinstance(h, ReplayMessenger) and h.trace), None)
-        if checking() and exc_type is None and replay is not None:
-            check_sites(self.sites, replay.trace.nodes)  # type: ignore[union-attr]  # it has a trace
-
-
-class GuideSites(_Sites):
-    """Around the sites of a guide: each has the gradient and weight that the running objective takes it to have."""
-
-    def look(self, site: Any) -> None:
-        _check_gradient(site)
-        _check_weight(site)
-
-
-def check_sites(model: dict[str, Any], guide: dict[str, Any]) -> None:
-    """Raise unless the latent sites of a model and a guide pair up: names (S15), plates (S14), scales, masks (S1)."""
     if not checking():
         return
-    p, q = _latent(model), _latent(guide)
+    p = {name: site for name, site in model.items() if is_drawn(site)}
+    q = {name: site for name, site in guide.items() if is_drawn(site)}
     q = {name: site for name, site in q.items() if name in p or not site["infer"].get("is_auxiliary")}
+    p = {name: site for name, site in p.items() if name in q or not (enumerated and site["infer"].get("enumerate"))}
     if set(p) != set(q):
-        unpaired = sorted(set(p) - set(q))
-        hint = (
-            f"; the guide must sample {unpaired} too, or, where that is data, the model take obs=" if unpaired else ""
-        )
+        missing, extra = sorted(set(p) - set(q)), sorted(set(q) - set(p))
+        hint = f"; sample {missing} in the guide too, or, where that is data, give the model obs=" if missing else ""
+        hint += f"; mark {extra} infer={{'is_auxiliary': True}} if the guide alone needs it" if extra else ""
         raise ValueError(
-            f"the guide samples the sites {sorted(q)}, the model {sorted(p)}, which must be the same (S15){hint}"
+            f"the guide samples the sites {sorted(q)}, the model {sorted(p)}, and they must be the same{hint}"
         )
     for name in p:
-        if not (_equal(p[name]["scale"], q[name]["scale"]) and _equal(p[name]["mask"], q[name]["mask"])):
-            raise ValueError(
-                f"site {name!r} has scale {p[name]['scale']} and mask {p[name]['mask']} in the model but "
-                f"{q[name]['scale']} and {q[name]['mask']} in the guide: put poutine.scale, poutine.mask and plates of "
-                f"the same size around both, or Pyro's objectives are wrong, each in its own way (S1, S14)"
-            )
-        plates = [{f.name: f.size for f in site["cond_indep_stack"]} for site in (p[name], q[name])]
-        if any(plates[1].get(plate, size) != size for plate, size in plates[0].items()):
-            raise ValueError(f"site {name!r} stands in plates {plates[0]} in the model, {plates[1]} in the guide (S14)")
-        p_shape, q_shape = p[name]["fn"].event_shape, q[name]["fn"].event_shape
-        if p_shape != q_shape:
-            raise ValueError(
-                f"site {name!r} has event_shape {tuple(p_shape)} in the model but {tuple(q_shape)} in the guide"
-            )
-        p_support, q_support = p[name]["fn"].support, q[name]["fn"].support
-        if not same_support(p_support, q_support):
-            raise ValueError(
-                f"site {name!r} has support {as_set(p_support)} in the model but {as_set(q_support)} in the guide"
-            )
+        _check_pair(p[name], q[name])
+    for site in model.values():
+        if site["type"] == "sample" and site["is_observed"] and isinstance(site["value"], Tensor):
+            _check_data(site)
 
 
-def _latent(sites: dict[str, Any]) -> dict[str, Any]:
-    return {name: site for name, site in sites.items() if site["type"] == "sample" and _is_latent(site)}
+def is_drawn(site: Site) -> bool:
+    """Whether a site is a latent one; EnergyDistance draws observed sites too, and marks them."""
+    return site["type"] == "sample" and not (
+        site["is_observed"] or site["infer"].get("was_observed") or site_is_subsample(cast(Message, site))
+    )
 
 
-def _is_latent(site: Any) -> bool:
-    # EnergyDistance draws what is observed, and marks it
-    return not (site["is_observed"] or site["infer"].get("was_observed") or site_is_subsample(site))
+def _check_pair(p: Site, q: Site) -> None:
+    name = p["name"]
+    if not (_equal(p["scale"], q["scale"]) and _equal(p["mask"], q["mask"])):
+        raise ValueError(
+            f"site {name!r} has scale {p['scale']} and mask {p['mask']} in the model but {q['scale']} and {q['mask']} "
+            f"in the guide: put poutine.scale, poutine.mask and plates of the same size around both"
+        )
+    plates = [{frame.name: frame.size for frame in site["cond_indep_stack"]} for site in (p, q)]
+    if any(plates[1].get(plate, size) != size for plate, size in plates[0].items()):
+        raise ValueError(
+            f"site {name!r} is in plates {plates[0]} in the model, {plates[1]} in the guide: give them equal sizes"
+        )
+    p_shape, q_shape = tuple(p["fn"].event_shape), tuple(q["fn"].event_shape)
+    if p_shape != q_shape:
+        raise ValueError(f"site {name!r} has event_shape {p_shape} in the model but {q_shape} in the guide")
+    try:
+        p_support, q_support = p["fn"].support, q["fn"].support
+    except NotImplementedError:
+        return
+    if p_support is None or q_support is None or within(q_support, p_support):
+        return
+    got, value, family = as_set(q_support), q["value"], type(_innermost(q["fn"]))
+    if family in (dist.Delta, dist.TransformedDistribution):  # as of autoguides: both say Real() for less than that
+        if bool(p_support.check(value).all() or value.isnan().any()):
+            return
+        got = f"a {family.__name__} with a value outside of it"
+    raise ValueError(f"site {name!r} has support {as_set(p_support)} in the model but {got} in the guide: match them")
 
 
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
+def _check_data(site: Site) -> None:
+    value, shape = site["value"], tuple(site["fn"].event_shape)
+    got = tuple(value.shape[value.dim() - len(shape) :])
+    if got != shape and not isinstance(site["fn"], _ANY_DURATION):
+        raise ValueError(f"{site['name']} has shape {got} per datum, the likelihood {shape}: give both the same")
+
+
+def _equal(a: object, b: object) -> bool:
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
         a, b = (torch.as_tensor(1.0 if v is None else v) for v in (a, b))
         return a is b or bool((a == b.to(a)).all())
     return (a is not False) == (b is not False) if isinstance(a, bool) or isinstance(b, bool) else a == b
 
 
-def _check_gradient(site: Any) -> None:
-    name, fn = site["name"], site["fn"]
-    base, wrapped = fn, False
-    while isinstance(base, torch.distributions.Independent) and not has_own_score_parts(base):
-        base, wrapped = base.base_dist, True
+def check_guide_site(site: Site, objective: object) -> None:
+    """Refuse a site of the guide that loses a part of its gradient, or its weight, under the objective."""
+    name, fn, of = site["name"], site["fn"], type(objective).__name__
+    base: Distribution = fn
+    while isinstance(base, Independent) and not has_own_score_parts(base):
+        base = base.base_dist
+    family = type(_innermost(base)).__name__
+    if isinstance(objective, RenyiELBO | ReweightedWakeSleep) and not _equal(site["scale"], 1.0):
+        raise ValueError(
+            f"site {name!r} has scale {site['scale']}, which {of} puts into the importance weights, so that they give "
+            f"no bound: use pyrovae.ELBO or Trace_ELBO, or, where all data share the site, one batch of all the data"
+        )
     if isinstance(base, _UNSAFE_DRAWS):
         raise ValueError(
-            f"site {name!r}: Pyro's {type(base).__name__}.rsample returns -inf about once in 2^24 draws (S7), which "
-            f"turns every parameter into NaN: pyrovae.distributions.Logistic does not"
+            f"site {name!r}: Pyro's {family}.rsample returns -inf about once in 2^24 draws, which turns every "
+            f"parameter into NaN: use pyrovae.distributions.Logistic"
         )
-    partial = has_own_score_parts(base)
-    if partial and wrapped:
+    partial, straight_through = has_own_score_parts(base), isinstance(base, dist.OneHotCategoricalStraightThrough)
+    if partial and base is not fn:
         raise ValueError(
-            f"site {name!r}: to_event() drops the score_parts of {type(base).__name__}, and with them a part of the "
-            f"gradient (S2): give the class a to_event of its own that keeps them"
+            f"site {name!r}: to_event() drops the score_parts of {family}, and with them a part of the gradient: "
+            f"give the class a to_event of its own that keeps them"
         )
-    straight_through = isinstance(base, dist.OneHotCategoricalStraightThrough)
-    if fn.has_rsample and not (partial or straight_through):
-        return
-    objective = running_objective()
-    lost = isinstance(objective, TraceTMC_ELBO) and not site["infer"].get("enumerate")
-    if not fn.has_rsample and (lost or isinstance(objective, _NEED_RSAMPLE)):
+    unsummed = isinstance(objective, TraceTMC_ELBO) and not site["infer"].get("enumerate")
+    if not fn.has_rsample and (unsummed or isinstance(objective, _NEED_RSAMPLE)):
         raise ValueError(
-            f"site {name!r}: {type(objective).__name__} gives a {type(base).__name__} guide, which is not "
-            f"reparametrised, no gradient or a wrong one (S5): use pyrovae.ELBO, Trace_ELBO or TraceGraph_ELBO"
+            f"site {name!r}: {of} gives a {family} guide, which is not reparametrised, no gradient or a wrong one: "
+            f"use pyrovae.ELBO, Trace_ELBO or TraceGraph_ELBO"
         )
-    if partial and objective is not None and not _takes_score_parts(objective):
+    takes_parts = getattr(objective, "uses_score_parts", False) or type(objective) in (Trace_ELBO, ReweightedWakeSleep)
+    if partial and isinstance(objective, _PYROS) and not takes_parts:
         raise ValueError(
-            f"site {name!r}: {type(objective).__name__} ignores the score_parts of {_innermost(base)}, and with "
-            f"them a part of the gradient (S3): use pyrovae.ELBO, Trace_ELBO or ReweightedWakeSleep"
+            f"site {name!r}: {of} ignores the score_parts of {family}, and with them a part of the gradient: "
+            f"use pyrovae.ELBO, Trace_ELBO or ReweightedWakeSleep"
         )
     if isinstance(objective, TraceEnum_ELBO) and straight_through and site["infer"].get("enumerate"):
         raise ValueError(
-            f"site {name!r}: TraceEnum_ELBO loses the weights of an enumerated {type(base).__name__} (S4): "
-            f"use OneHotCategorical"
+            f"site {name!r}: TraceEnum_ELBO loses the weights of an enumerated {family}: use OneHotCategorical"
         )
 
 
-def _check_weight(site: Any) -> None:
-    if _equal(site["scale"], 1.0):
-        return
-    objective = running_objective()
-    if isinstance(objective, RenyiELBO | ReweightedWakeSleep):
-        raise ValueError(
-            f"site {site['name']!r} has scale {site['scale']}: {type(objective).__name__} puts it into the importance "
-            f"weights, which then give no bound (S16): use pyrovae.ELBO or Trace_ELBO, or, where all data share the "
-            f"site, one batch of all the data"
-        )
-
-
-def _innermost(fn: Any) -> str:
-    while isinstance(fn, torch.distributions.Independent):
-        fn = fn.base_dist
-    return type(fn).__name__
-
-
-def _takes_score_parts(objective: Any) -> bool:
-    return getattr(objective, "uses_score_parts", False) or type(objective) in (Trace_ELBO, ReweightedWakeSleep)
-
-
-def has_own_score_parts(fn: Any) -> bool:
+def has_own_score_parts(fn: Distribution) -> bool:
     """Whether a density is reparametrised in part, and says by ``score_parts`` what is left to the score function."""
-    wrappers = (dist.MaskedDistribution, dist.ExpandedDistribution)
-    while isinstance(fn, wrappers):
+    while isinstance(fn, _WRAPPERS):
         fn = fn.base_dist
-    plain = (Distribution.score_parts, dist.torch_distribution.TorchDistributionMixin.score_parts)
+    plain = (Distribution.score_parts, TorchDistributionMixin.score_parts)
     return fn.has_rsample and not isinstance(fn, dist.Delta) and type(fn).score_parts not in plain
 
 
-def running_objective() -> Any:
-    """The Pyro objective on whose behalf this runs. Pyro hands it to nobody, so the call stack is read."""
-    frame = inspect.currentframe()
-    while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, (ELBO, EnergyDistance)):
-            return owner
-        frame = frame.f_back
-    return None
+def _innermost(fn: Distribution) -> Distribution:
+    while isinstance(fn, (Independent, *_WRAPPERS)):
+        fn = fn.base_dist
+    return fn

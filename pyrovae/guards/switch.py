@@ -1,13 +1,18 @@
-"""Whether the guards of a step are on."""
+"""Whether the guards are on, and the lock around everything that runs Pyro code."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyro
 
-__all__ = ["checking", "unchecked"]
+__all__ = ["checking", "pyro_lock", "unchecked"]
+
+# Pyro's stack of handlers, its parameter store and the switch below belong to the process, not to a thread. Everything
+# in pyrovae that runs Pyro code holds this lock meanwhile; it is re-entrant, so that a step may call encode.
+pyro_lock = threading.RLock()
 
 _checks = True
 
@@ -19,7 +24,7 @@ def checking() -> bool:
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """Neither these guards nor Pyro's validation: for steps like one that has passed them."""
+    """Switch off the guards and Pyro's validation, which read the values of tensors: for steps that are recorded."""
     global _checks
     before, _checks = _checks, False
     try:

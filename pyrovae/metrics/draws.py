@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -41,9 +42,11 @@ Sites = dict[str, Any]
 CHUNK = 2**20  # numbers of one tensor of the shape (draws, data, one datum): 4 MiB in float32
 
 
-def measuring(vae: VAE | Pair) -> Any:
-    """No gradients, and ``eval`` mode for a VAE."""
-    return evaluating(vae) if isinstance(vae, nn.Module) else torch.no_grad()
+@contextmanager
+def measuring(vae: VAE | Pair) -> Iterator[None]:
+    """No gradients, no Pyro code in another thread, and ``eval`` mode for a VAE."""
+    with guards.pyro_lock, evaluating(vae) if isinstance(vae, nn.Module) else torch.no_grad():
+        yield
 
 
 def functions(vae: VAE | Pair) -> Pair:

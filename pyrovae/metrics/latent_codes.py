@@ -112,10 +112,11 @@ Draw = Callable[[int], tuple[Any, Tensor]]  # of a number of draws: the law of "
 def _from_guide(vae: VAE, x: Rows) -> Draw:
     def draw(num: int) -> tuple[Any, Tensor]:
         with evaluating(vae), pyro.plate("particles", num, dim=-2):
-            guide = poutine.trace(vae.guide).get_trace(*tensors(x))
-            with poutine.trace() as prior, poutine.replay(trace=guide):
+            guide: Any = poutine.trace(vae.guide).get_trace(*tensors(x))
+            prior: Any = poutine.trace()
+            with prior, poutine.replay(trace=guide):
                 z = _prior(vae, num_rows(x))
-        guards.check_sites(dict(prior.trace.nodes), dict(guide.nodes))
+        guards.check_sites(prior.trace.nodes, guide.nodes)
         return _law(guide), z.expand(num, num_rows(x), -1)
 
     return draw

@@ -9,7 +9,6 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import JitTraceMeanField_ELBO, Trace_ELBO
 from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -20,7 +19,7 @@ from pyrovae.likelihoods import Likelihood
 from pyrovae.objectives import Objective, Schedule
 from pyrovae.optim import Scheduled, follows_validation, takes_whole_set
 from pyrovae.optim.numbers import positive
-from pyrovae.rows import Rows, check_rows, data_of, is_rows, num_rows, tensors
+from pyrovae.rows import Rows, check_rows, is_rows, num_rows, tensors
 from pyrovae.vae import VAE
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "check_optim_and_loss",
     "check_pair",
     "check_rates",
-    "check_registered",
     "check_support",
     "end_of_schedules",
     "length",
@@ -79,44 +77,9 @@ def check_rates(optim: Any) -> None:
         positive(**{"optim: the learning rate": rate})
 
 
-def check_registered(pair: Pair, batch: Rows) -> None:
-    """Refuse two functions with a tensor that asks for a gradient and is no Pyro parameter: it would stay as it is."""
-    with torch.random.fork_rng(devices=[data_of(batch).device] if data_of(batch).is_cuda else []):
-        loss: Any = Trace_ELBO().differentiable_loss(*pair, *tensors(batch))
-    known = set(map(id, guards.stored().values()))
-    unknown = [leaf for leaf in _leaves(loss) if id(leaf) not in known]
-    if unknown:
-        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in unknown)
-        raise ValueError(
-            f"the pair has tensors of shapes {shapes} that ask for a gradient and are no Pyro parameters: nobody would "
-            f"train them (S17); pyro.module(name, network) in the function that uses them, or pyro.param, names them"
-        )
-
-
-def _leaves(loss: Tensor) -> list[Tensor]:
-    """The tensors that a backward pass would give a gradient to."""
-    nodes, seen, leaves = [getattr(loss, "grad_fn", None)], set(), []
-    while nodes:
-        node: Any = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            leaves.append(node.variable)
-        nodes += [parent for parent, _ in node.next_functions]
-    return leaves
-
-
-def check_optim_and_loss(optim: Any, loss: Any, validated: bool) -> None:
-    """Refuse what Pyro does wrongly with, and a learning rate that waits for a loss that nobody will tell."""
-    if not isinstance(optim, pyro.optim.PyroOptim):
-        raise TypeError(f"optim must be a pyro.optim optimizer, got {type(optim).__name__}")
-    if isinstance(optim.pt_clip_args, dict) and "clip_norm" in optim.pt_clip_args:
-        raise ValueError(
-            "optim: Pyro's clip_norm clips each tensor by itself (S12), which turns the gradient; clip_value"
-        )
-    if isinstance(loss, JitTraceMeanField_ELBO):
-        raise ValueError("loss: JitTraceMeanField_ELBO traces anew at every step (S9): use TraceMeanField_ELBO")
+def check_optim_and_loss(optim: Any, validated: bool) -> None:
+    """Refuse an optimizer that Pyro would use wrongly, or whose rate waits for a loss that nobody will tell."""
+    guards.check_optim(optim)
     if follows_validation(optim) and not validated:
         raise ValueError("optim: its learning rate follows the validation loss, and there are no validation data")
 

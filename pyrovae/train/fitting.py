@@ -36,7 +36,6 @@ from pyrovae.train.checks import (
     check_optim_and_loss,
     check_pair,
     check_rates,
-    check_registered,
     check_support,
     end_of_schedules,
     length,
@@ -123,7 +122,7 @@ def fit(
     if patience is not None and (val is None or patience < 1):
         raise ValueError(f"patience must be at least 1, with validation data, got {patience}")
     if not isinstance(vae, Game):
-        check_optim_and_loss(optim, loss, validated=val is not None)
+        check_optim_and_loss(optim, validated=val is not None)
     check_rates(optim)
     parameter = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
     check_data("data", vae, train)
@@ -137,15 +136,12 @@ def fit(
         svi: Any = vae.updates(optim, loss, clip_norm)
         bound = svi
     else:
-        if isinstance(vae, tuple):
-            functions = (guards.ModelSites()(vae[0]), guards.GuideSites()(vae[1]))
-        else:
-            functions = (vae.model, vae.guide)
+        model, guide = vae if isinstance(vae, tuple) else (vae.model, vae.guide)
         alone: Any = optim  # no pair of them, checked above
-        svi = SVI(*functions, alone, loss, compile=compile, clip_norm=clip_norm, precision=precision)
+        svi = SVI(model, guide, alone, loss, compile=compile, clip_norm=clip_norm, precision=precision)
         svi.num_calls = epochs * steps_per_epoch if math.isfinite(steps_per_epoch) else None
         true_bound = loss.true_bound() if isinstance(loss, Objective) else loss
-        bound = SVI(*functions, alone, true_bound, compile=compile, precision=precision)
+        bound = SVI(model, guide, alone, true_bound, compile=compile, precision=precision)
         bound.num_calls = 0 if val is None else epochs * num_steps(val, batch_size)
     rest = end_of_schedules(loss, optim, epochs, steps_per_epoch)
     history: History = {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []}
@@ -226,8 +222,6 @@ def _train_epoch(
         if not checked:
             check_support(vae, batch)
         total, count = total + _number(svi.step, svi, batch, f"step {step}: the loss"), count + num_rows(batch)
-        if step == 1 and isinstance(vae, tuple):
-            check_registered(vae, batch)
     if count == 0:
         raise ValueError("data gave no batch: it must be possible to iterate over it once per epoch")
     return total / count
