@@ -109,10 +109,19 @@ def check_sites(model: dict[str, Any], guide: dict[str, Any]) -> None:
                 f"site {name!r} has event_shape {tuple(p_shape)} in the model but {tuple(q_shape)} in the guide"
             )
         p_support, q_support = p[name]["fn"].support, q[name]["fn"].support
-        if not same_support(p_support, q_support):
+        if _is_point(q[name]["fn"]):  # its support is the real line, whatever its value
+            if not bool(p_support.check(q[name]["value"]).all()):
+                raise ValueError(f"site {name!r}: the guide's point (Delta) is outside the support {as_set(p_support)}")
+        elif not same_support(p_support, q_support):
             raise ValueError(
                 f"site {name!r} has support {as_set(p_support)} in the model but {as_set(q_support)} in the guide"
             )
+
+
+def _is_point(fn: Any) -> bool:
+    while isinstance(fn, torch.distributions.Independent):
+        fn = fn.base_dist
+    return isinstance(fn, dist.Delta)
 
 
 def _latent(sites: dict[str, Any]) -> dict[str, Any]:
