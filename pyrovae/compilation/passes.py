@@ -69,8 +69,8 @@ class Passes:
             return self.function(*inputs)
         try:
             graph = record(self.function, inputs)
-            if watch.put_back() or graph.written:
-                raise Unrecordable("it changes tensors or values of Python when it runs")
+            if (changed := watch.put_back()) is not None or graph.written:
+                raise Unrecordable(f"it changes {changed or 'tensors'} when it runs")
             program = Program(graph, inputs)
             with torch.random.fork_rng(devices=[x.device for x in inputs if x.is_cuda]):
                 got = program(inputs, graph.outside)

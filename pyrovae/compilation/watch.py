@@ -83,7 +83,7 @@ class Watch:
         entries: Iterable[tuple[str, Mapping[object, object], object]] = (),
         ignore: frozenset[str] = frozenset(),
     ) -> None:
-        self.ignore = ignore
+        self.ignore, self._roots, self._given = ignore, roots, list(entries)
         self.opaque: dict[str, str] = {}
         self.hooked: list[str] = []
         self.tensors: list[Tensor] = []
@@ -105,7 +105,7 @@ class Watch:
         try:
             for name, root in roots.items():
                 self._visit(name, root)
-            for name, container, key in entries:
+            for name, container, key in self._given:
                 self._entry(name, container, key)
             while reached := [each for each in self._named if each[0] in self._names or self._names & DYNAMIC]:
                 self._named = [each for each in self._named if each not in reached]
@@ -154,10 +154,13 @@ class Watch:
         layouts = zip(self._tensor_names, self.key[1], other.key[1], strict=True)
         return next((name for name, mine, theirs in layouts if mine != theirs), "hooks")
 
-    def put_back(self) -> bool:
-        """Undo what has replaced, added or removed values since; whether there was anything to undo."""
+    def put_back(self) -> str | None:
+        """Undo what has replaced, added or removed values since; the name of one of them, if there were any."""
         if self.same():
-            return False
+            return None
+        now = Watch(self._roots, self._given, self.ignore)
+        if now.key == self.key:
+            return None
         left = iter(self._values)
         dicts = [*self._dicts, *((container, (key,)) for (_, key), container in self._entries.items())]
         for i, (container, keys) in enumerate(dicts):
@@ -178,7 +181,7 @@ class Watch:
         for owner, attribute in self._attributes:
             if getattr(owner, attribute) is not (value := next(left)):
                 setattr(owner, attribute, value)
-        return True
+        return self.difference(now)
 
     def _now(self) -> Iterator[object]:
         """Every value that may be replaced, in a fixed order."""

@@ -174,7 +174,9 @@ class SVI(pyro.infer.SVI):
     def _run(self, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
         self._follow_attributes()
         if not self._checked:
-            guards.check(self.model, self.guide, self.objective, *args, **kwargs)
+            # Pyro's objectives on the user's functions do what they do under Pyro's SVI, which calls neither for a check
+            if isinstance(self.objective, Objective) or _is_own(self.model) or _is_own(self.guide):
+                guards.check(self.model, self.guide, self.objective, *args, **kwargs)
             self._checked = True
         call = arguments(args, kwargs)
         calls = self._calls_like(what, call)
@@ -350,8 +352,8 @@ class SVI(pyro.infer.SVI):
             watch.put_back()
             self._refuse(calls, error)
             return None
-        if watch.put_back():
-            self._refuse(calls, Unrecordable("it changes values of Python when it runs"))
+        if (changed := watch.put_back()) is not None:
+            self._refuse(calls, Unrecordable(f"it changes {changed} when it runs"))
             return None
         for other in (compiled for each in self._calls.values() for compiled in each.compiled.values()):
             if other.recording.graph.same_as(recording.graph):
@@ -520,6 +522,11 @@ def _as_numbers(loss: Losses) -> Losses:
     if isinstance(loss, tuple):
         return type(loss)(map(_as_numbers, loss))  # type: ignore[arg-type]  # each is one
     return loss.item() if isinstance(loss, Tensor) else loss
+
+
+def _is_own(function: object) -> bool:
+    """Whether it is a method of a class of pyrovae, or of one that derives from it."""
+    return any(cls.__module__.startswith("pyrovae.") for cls in type(getattr(function, "__self__", None)).__mro__)
 
 
 def _is_same(a: object, b: object) -> bool:

@@ -2,6 +2,7 @@
 
 from pyrovae.objectives.base import Objective
 from pyrovae.objectives.divergence import blame, is_divergence
+from pyrovae.objectives.draws import check_draws
 from pyrovae.objectives.elbo import ELBO
 from pyrovae.objectives.estimators import DisARM, Estimator, LeaveOneOut, Relaxed, StickingTheLanding, StraightThrough
 from pyrovae.objectives.importance import IWAE, DReG, Renyi
@@ -35,6 +36,7 @@ __all__ = [
     "StraightThrough",
     "TotalCorrelation",
     "blame",
+    "check_draws",
     "constant",
     "coordinate_kl",
     "cyclical",

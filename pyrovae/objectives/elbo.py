@@ -36,6 +36,7 @@ from pyrovae.objectives.sites import (
     path_log_prob,
     plates,
     score,
+    sum_of,
 )
 from pyrovae.objectives.spikes import SpikesFirst
 
@@ -212,15 +213,12 @@ def _num_data(model: Sites, num_draws: int) -> Tensor | float:
 
 
 def _total(terms: Sequence[Term], num_draws: int) -> Tensor:
-    return torch.stack([term.total(num_draws) for term in terms]).sum()
+    return sum_of([term.total(num_draws) for term in terms])
 
 
 def _over(terms: Sequence[Term], site: Site) -> Tensor:
     """The part of the objective that depends on each draw of a site, ``(K, *plates)``."""
-    total = terms[0].over(plates(site))
-    for term in terms[1:]:
-        total = total + term.over(plates(site))
-    return total
+    return sum_of([term.over(plates(site)) for term in terms])
 
 
 class _DrawnGuide(NamedTuple):

@@ -33,6 +33,7 @@ from pyrovae.objectives.sites import (
     path_log_prob,
     score,
     site_kl,
+    sum_of,
 )
 
 __all__ = ["IWAE", "DReG", "Renyi"]
@@ -96,8 +97,8 @@ class Renyi(Objective):
         parts += [-site_kl(name, p_sites, q_sites)[0] for name, site in q_sites.items() if is_shared(site)]
         bounds = surrogates = [part.sum() / self.num_particles for part in parts]
         if p:
-            check_points(q)
-            log_weights = _sum([*map(log_prob, p.values()), *(-log_q for log_q in self._log_q(q))])  # (K, N)
+            check_points(q, q_sites)
+            log_weights = sum_of([*map(log_prob, p.values()), *(-log_q for log_q in self._log_q(q))])  # (K, N)
             bound = self._bound(log_weights)
             surrogate = self._surrogate(log_weights, bound, weights)
             for site in q.values():
@@ -105,7 +106,7 @@ class Renyi(Objective):
                 if log_q is not None:
                     surrogate = surrogate + ((bound - self._without_each(log_weights)).detach() * log_q).sum(0)
             bounds, surrogates = ([*each, (scale * t).sum()] for each, t in ((bounds, bound), (surrogates, surrogate)))
-        return _sum(bounds), _sum(surrogates)
+        return sum_of(bounds), sum_of(surrogates)
 
     def _watched(self, guide: Sites, weights: list[Tensor]) -> Sites:
         """The sites of the guide as the model is to see them; ``weights`` will hold those of the draws."""
@@ -200,13 +201,6 @@ class _OneForAll(Messenger):
         drawn = not (msg["is_observed"] or site_is_subsample(msg))
         if drawn and msg["cond_indep_stack"] and is_shared(msg):
             msg["value"] = msg["value"][:1].expand_as(msg["value"])
-
-
-def _sum(terms: list[Tensor]) -> Tensor:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
 
 
 def _one_scale(model: Sites, guide: Sites) -> tuple[Tensor | float, Sites, Sites]:

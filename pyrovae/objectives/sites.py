@@ -6,9 +6,10 @@ One draw adds no plate, so functions that cannot be run at several draws are ser
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -48,6 +49,7 @@ __all__ = [
     "random_state_kept",
     "score",
     "site_kl",
+    "sum_of",
 ]
 
 _ = distributions.kl  # importing it registers the divergences
@@ -178,6 +180,11 @@ def log_likelihood(model: Sites) -> Tensor:
     return torch.stack([log_prob(site) for site in model.values() if site["is_observed"]]).sum(0)
 
 
+def sum_of(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of tensors of several shapes, of at least one."""
+    return reduce(torch.add, terms)
+
+
 def site_kl(name: str, model: Sites, guide: Sites) -> tuple[Tensor, bool]:
     """KL of one site of the guide from the model's, given the sites before it; and whether it is exact.
 
@@ -229,13 +236,13 @@ def is_point(fn: object) -> bool:
     return isinstance(fn, dist.Delta)
 
 
-def check_points(guide: Sites) -> None:
-    """Refuse a guide with a site that is a point, whose weights are no density ratio.
+def check_points(sites: Sites, guide: Sites | None = None) -> None:
+    """Refuse sites that are points, whose weights are no density ratios.
 
-    The points of an automatic guide are accepted: they are functions of its auxiliary site, which has a density.
+    Those of an automatic ``guide`` are accepted: they are functions of its auxiliary site, which has a density.
     """
-    name = next((name for name, site in guide.items() if is_point(site["fn"])), None)
-    if name is not None and not any(map(_is_auxiliary, guide.values())):
+    name = next((name for name, site in sites.items() if is_point(site["fn"])), None)
+    if name is not None and not any(map(_is_auxiliary, (guide or sites).values())):
         raise ValueError(
             f"site {name!r} of the guide is a point (Delta): it has no density and gives no bound on log p(x)"
         )
@@ -265,10 +272,10 @@ def path_log_prob(sites: Sites) -> dict[str, Tensor]:
     copies = {name: {**site, "value": site["value"].detach().requires_grad_()} for name, site in moving.items()}
     each = {name: log_prob(copies.get(name, site)) for name, site in sites.items()}
     values = {name: log_q.detach() for name, log_q in each.items()}
-    if not moving:
-        return values
     ends = [end for name, site in moving.items() for end in (copies[name]["value"], site.get("read", site["value"]))]
-    total = torch.stack([log_q.sum() for log_q in each.values()]).sum()
+    total = sum_of([log_q.sum() for log_q in each.values()])
+    if not (moving and total.requires_grad):
+        return values
     slopes = torch.autograd.grad(total, ends, retain_graph=True, allow_unused=True)
     for name, direct, later in zip(moving, slopes[::2], slopes[1::2], strict=True):
         event = tuple(range(-moving[name]["fn"].event_dim, 0))
