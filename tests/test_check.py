@@ -204,6 +204,30 @@ def test_a_network_that_pyro_was_not_told_of_is_found() -> None:
     pv.check(model, nothing, Trace_ELBO(), X, False)
 
 
+def test_a_tensor_that_the_model_makes_is_no_parameter() -> None:
+    own = torch.tensor(0.5, requires_grad=True)
+
+    def model(outer: bool) -> None:
+        loc = own if outer else torch.tensor(0.5, requires_grad=True)
+        pyro.sample("x", dist.Normal(loc, 1.0), obs=torch.tensor(1.0))
+
+    pv.check(model, nothing, Trace_ELBO(), False)
+    with pytest.raises(ValueError, match=r"tensors of shapes \(\) that ask for a gradient"):
+        pv.check(model, nothing, Trace_ELBO(), True)
+
+
+def test_a_model_that_counts_on_the_dimensions_of_an_objective_is_left_to_it() -> None:
+    @config_enumerate
+    def model() -> None:
+        z = pyro.sample("z", dist.Categorical(torch.ones(3)))
+        assert z.shape == (3,)
+
+    assert TraceEnum_ELBO(max_plate_nesting=0).loss(model, nothing) == pytest.approx(0.0, abs=1e-6)
+    pv.check(model, nothing, TraceEnum_ELBO(max_plate_nesting=0))
+    with pytest.raises(AssertionError):
+        pv.check(model, nothing, Trace_ELBO())
+
+
 class Counting:
     """A model with a state in Python, a running statistic, a parameter with a random start, and all kinds of draws."""
 
