@@ -1,6 +1,6 @@
-"""What Pyro trains wrongly in silence raises, or is made right, with Pyro's own SVI and objectives.
+"""What Pyro trains wrongly without an error is refused by ``pv.check``, or is made right.
 
-Each test names its number in docs/guards.md; ``without`` takes the guard away and shows what Pyro then does.
+Each test names its number in docs/guards.md; ``without`` leaves the check out and shows what Pyro then does.
 """
 
 import copy
@@ -44,6 +44,7 @@ def vae(prior=None, guide=None):
 
 
 def step(model, guide, loss, lr=1e-2, x=X):
+    pv.check(model, guide, loss, x)
     return SVI(model, guide, pyro.optim.Adam({"lr": lr}), loss).step(x)
 
 
@@ -65,15 +66,14 @@ def test_pyros_objectives_train_it_unchanged(loss):
 @pytest.mark.parametrize("loss", [Trace_ELBO(), TraceMeanField_ELBO()])
 def test_s1_scale_or_mask_on_one_side(handler, loss):
     model = vae()
-    with pytest.raises(ValueError, match=r"S1"):
+    with pytest.raises(ValueError, match=r"site 'z' has scale .* and mask .* in the model"):
         step(handler(model.model), model.guide, loss)
-    with pytest.raises(ValueError, match=r"S1"):
+    with pytest.raises(ValueError, match=r"site 'z' has scale .* and mask .* in the model"):
         step(model.model, handler(model.guide), loss)
     assert math.isfinite(step(handler(model.model), handler(model.guide), loss))
 
 
-def test_s1_what_pyro_does_without(monkeypatch):
-    monkeypatch.setattr(guards.sites, "check_sites", lambda *_: None)
+def test_s1_what_pyro_does_without():
     model = vae()
     losses = []
     for m in (model.model, poutine.scale(model.model, 0.1)):
@@ -110,7 +110,7 @@ class Family(guides.Guide):
 
 def test_s2_to_event_drops_score_parts():
     model = vae(guide=Family(lambda a, b: PartialScore(a, b.exp()).to_event(1)))
-    with pytest.raises(ValueError, match=r"PartialScore.*\(S2\)"):
+    with pytest.raises(ValueError, match=r"to_event\(\) drops the score_parts of PartialScore"):
         step(model.model, model.guide, Trace_ELBO())
 
 
@@ -121,7 +121,7 @@ class KeepsScoreParts(dist.MultivariateNormal):
 
 def test_s3_trace_graph_ignores_score_parts():
     model = vae(guide=Family(lambda a, b: KeepsScoreParts(a, scale_tril=torch.diag_embed(b.exp()))))
-    with pytest.raises(ValueError, match=r"score_parts of KeepsScoreParts.*\(S3\): use pyrovae.ELBO"):
+    with pytest.raises(ValueError, match=r"score_parts of KeepsScoreParts.*: use pyrovae.ELBO"):
         step(model.model, model.guide, TraceGraph_ELBO())
     step(model.model, model.guide, Trace_ELBO())
 
@@ -146,7 +146,7 @@ class Enumerated(Family):
 def test_s4_enumerated_straight_through():
     guide = Enumerated(lambda a, b: dist.OneHotCategoricalStraightThrough(logits=a))
     model = vae(OneHotPrior(), guide)
-    with pytest.raises(ValueError, match=r"\(S4\)"):
+    with pytest.raises(ValueError, match="loses the weights of an enumerated OneHotCategoricalStraightThrough"):
         step(model.model, model.guide, TraceEnum_ELBO(max_plate_nesting=1))
     exact = vae(OneHotPrior(), Enumerated(lambda a, b: dist.OneHotCategorical(logits=a)))
     assert math.isfinite(step(exact.model, exact.guide, TraceEnum_ELBO(max_plate_nesting=1)))
@@ -173,31 +173,31 @@ DISCRETE = {
 def test_s5_objectives_that_need_a_path_and_a_discrete_guide(law, loss, validate):
     prior, guide = DISCRETE[law]
     model = vae(prior(), guide())
-    with pyro.validation_enabled(validate), pytest.raises(ValueError, match=rf"{type(loss).__name__}.*\(S5\)"):
+    with (
+        pyro.validation_enabled(validate),
+        pytest.raises(ValueError, match=rf"{type(loss).__name__}.*not reparametrised"),
+    ):
         step(model.model, model.guide, loss)
     assert math.isfinite(step(model.model, model.guide, Trace_ELBO()))
 
 
-def test_s5_what_pyro_does_without(monkeypatch):
-    monkeypatch.setattr(guards.sites, "_check_gradient", lambda site: None)
+def test_s5_what_pyro_does_without():
     model = vae(OneHotPrior(), Family(lambda a, b: dist.OneHotCategorical(logits=a)))
     RenyiELBO(num_particles=2).loss_and_grads(model.model, model.guide, X)
     gradients = [p.grad for p in model.posterior.parameters()]
     assert all(g is None or not g.any() for g in gradients)
 
 
-def test_s5_tensor_monte_carlo_gives_a_site_that_is_not_enumerated_no_gradient(monkeypatch):
+def test_s5_tensor_monte_carlo_gives_a_site_that_is_not_enumerated_no_gradient():
     exact = vae(OneHotPrior(), Enumerated(lambda a, b: dist.OneHotCategorical(logits=a)))
     assert math.isfinite(step(exact.model, exact.guide, TraceTMC_ELBO(max_plate_nesting=1)))
-    monkeypatch.setattr(guards.sites, "_check_gradient", lambda site: None)
     prior, guide = DISCRETE["categorical"]
     model = vae(prior(), guide())
     NEED_A_PATH[-1].loss_and_grads(model.model, model.guide, X)
     assert not any(p.grad is not None and p.grad.any() for p in model.posterior.parameters())
 
 
-def test_s5_mean_field_without_validation_has_the_gradient_of_the_kl_alone(monkeypatch):
-    monkeypatch.setattr(guards.sites, "_check_gradient", lambda site: None)
+def test_s5_mean_field_without_validation_has_the_gradient_of_the_kl_alone():
     prior, guide = DISCRETE["bernoulli"]
     model = vae(prior(), guide())
     with pyro.validation_enabled(False):
@@ -214,7 +214,7 @@ def test_s5_mean_field_without_validation_has_the_gradient_of_the_kl_alone(monke
 @pytest.mark.parametrize("family", [dist.Logistic, dist.SoftLaplace])
 def test_s7_families_that_can_draw_infinity(family):
     model = vae(guide=Family(lambda a, b: family(a, b.exp()).to_event(1)))
-    with pytest.raises(ValueError, match=r"-inf.*\(S7\)"):
+    with pytest.raises(ValueError, match=r"-inf about once in"):
         step(model.model, model.guide, Trace_ELBO())
 
 
@@ -223,8 +223,9 @@ def test_s7_families_that_can_draw_infinity(family):
 
 def trains(model, steps=3):
     before = {name: value.clone() for name, value in model.named_parameters()}
+    svi = SVI(model.model, model.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
     for _ in range(steps):
-        step(model.model, model.guide, Trace_ELBO())
+        svi.step(X)
     return {name for name, value in model.named_parameters() if not torch.equal(value, before[name])} == set(before)
 
 
@@ -245,6 +246,9 @@ def test_s8_without_the_guard_the_second_model_stands_still(monkeypatch):
     with pyro.get_param_store().scope():
         assert trains(vae())
         assert not trains(vae())
+        third = vae()
+        with pytest.raises(ValueError, match=r"tensors of shapes .* are no parameters of Pyro"):  # S17 finds it
+            step(third.model, third.guide, Trace_ELBO())
 
 
 def test_s8_a_named_pyro_module_trains_and_a_clash_raises():
@@ -286,22 +290,22 @@ def test_a_model_that_is_collected_while_the_store_is_read_is_left_out(monkeypat
     assert list(guards.stored()) == ["kept"]
 
 
-# S9, S12: in fit
+# S9, S12
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # Pyro's Jit objectives stand on it
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")  # its category in other versions of torch
 def test_s9_jit_mean_field():
-    with pytest.raises(ValueError, match="S9"):
+    with pytest.raises(ValueError, match="JitTraceMeanField_ELBO traces anew at every step"):
         pv.fit(vae(), X, epochs=1, loss=JitTraceMeanField_ELBO(), progress=False)
     model = vae()
-    with pytest.raises(ValueError, match="S9"):
+    with pytest.raises(ValueError, match="JitTraceMeanField_ELBO traces anew at every step"):
         step(model.model, model.guide, JitTraceMeanField_ELBO())
 
 
 def test_s12_clip_norm():
     optim = pyro.optim.Adam({"lr": 1e-3}, {"clip_norm": 1.0})
-    with pytest.raises(ValueError, match=r"clip_norm.*S12"):
+    with pytest.raises(ValueError, match=r"clip_norm clips each tensor by itself"):
         pv.fit(vae(), X, epochs=1, optim=optim, progress=False)
 
 
@@ -341,7 +345,7 @@ def test_s14_a_guide_on_another_plate():
         with pyro.plate("data", 120, subsample=torch.arange(12), dim=-1):
             return model.posterior(x)
 
-    with pytest.raises(ValueError, match="S14"):
+    with pytest.raises(ValueError, match=r"plates of the same size around both"):
         step(model.model, guide, Trace_ELBO())
 
 
@@ -358,7 +362,7 @@ class Extra(guides.Normal):
 
 def test_s15_missing_and_invented_sites():
     model = vae(guide=Misnamed(pv.nn.MLP(6, [5]), 2))
-    with pytest.raises(ValueError, match=r"the guide samples the sites \['code'\], the model \['z'\].*S15"):
+    with pytest.raises(ValueError, match=r"the guide samples the sites \['code'\], the model \['z'\].*the guide too"):
         step(model.model, model.guide, Trace_ELBO())
     extra = Extra(pv.nn.MLP(6, [5]), 2)
     model = vae(guide=extra)
@@ -409,12 +413,12 @@ def test_same_support():
 def test_data_of_another_shape_raises_in_place_of_broadcasting():
     model = vae()
     message = r"x has shape \(1,\) per datum, the likelihood \(6,\)"
-    with pytest.raises(ValueError, match=message), poutine.trace(), pyro.plate("data", 3, dim=-1), guards.ModelSites():
-        pyro.sample("x", model.likelihood(torch.zeros(3, 2)), obs=torch.ones(3, 1))
+    with pytest.raises(ValueError, match=message):
+        pv.check(model.model, lambda x: model.guide(X[:3]), None, torch.ones(3, 1))
 
 
 def test_other_handlers_still_work():
-    """Prior and posterior predictive, conditioning, wake-sleep: the guards look only where a guide is replayed."""
+    """Prior and posterior predictive, conditioning, wake-sleep."""
     model = vae()
     draws = pyro.infer.Predictive(model.model, num_samples=3)(None, 4)
     assert draws["x"].shape == (3, 4, 6)

@@ -35,6 +35,7 @@ class MixturePrior(pv.priors.Prior):
 @pytest.mark.parametrize("over", ["each coordinate", "the whole code"])
 def test_a_mixture_prior_has_the_support_of_its_components(over: str) -> None:
     vae = make_vae(MixturePrior(over))
+    pv.check(vae.model, vae.guide, Trace_ELBO(), X)
     assert SVI(vae.model, vae.guide, Adam({"lr": 1e-3}), Trace_ELBO()).step(X) > 0
     assert vae.sample(5).shape == (5, 4)
 
@@ -61,5 +62,6 @@ class ScoredGuide(pv.guides.Normal):
 def test_an_independent_that_keeps_score_parts_is_right_under_trace_and_wrong_under_graph() -> None:
     vae = make_vae(guide=ScoredGuide)
     assert SVI(vae.model, vae.guide, Adam({"lr": 1e-3}), Trace_ELBO()).step(X) > 0
+    pv.check(vae.model, vae.guide, Trace_ELBO(), X)
     with pytest.raises(ValueError, match="TraceGraph_ELBO ignores the score_parts"):
-        SVI(vae.model, vae.guide, Adam({"lr": 1e-3}), TraceGraph_ELBO()).step(X)
+        pv.check(vae.model, vae.guide, TraceGraph_ELBO(), X)

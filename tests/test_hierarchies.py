@@ -6,10 +6,10 @@ import pytest
 import scipy.stats as st
 import torch
 from cases import HIERARCHIES, without_atoms
+from pyro import poutine
 from pyro.infer import Trace_ELBO
 
 import pyrovae as pv
-from pyrovae import guards
 
 rows = pytest.mark.parametrize("case", HIERARCHIES.values(), ids=HIERARCHIES)
 
@@ -22,9 +22,9 @@ def double_precision():
 
 
 def traced(part, num, *args):
-    with pyro.plate("data", num, dim=-1), guards.GuideSites() as sites:
+    with pyro.plate("data", num, dim=-1), poutine.trace() as traced:
         value = part(*args)
-    return value, sites.sites
+    return value, dict(traced.trace.iter_stochastic_nodes())
 
 
 def log_densities(sites):

@@ -13,10 +13,11 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import SHARED, Linear, double
+from pyro import poutine
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO
 
 import pyrovae as pv
-from pyrovae import guards, guides, likelihoods, metrics, priors
+from pyrovae import guides, likelihoods, metrics, priors
 from pyrovae.distributions import SpikeSlab
 
 rows = pytest.mark.parametrize("case", SHARED.values(), ids=SHARED)
@@ -30,12 +31,13 @@ def double_precision():
 
 
 def traced(part, num, *args):
-    with guards.GuideSites() as sites:
+    with poutine.trace() as traced:
         shared = part.shared()
         with pyro.plate("data", num, dim=-1):
             z = part(*args, shared)
-    assert z is sites.sites["z"]["value"]
-    return sites.sites
+    sites = dict(traced.trace.iter_stochastic_nodes())
+    assert z is sites["z"]["value"]
+    return sites
 
 
 def log_densities(sites):

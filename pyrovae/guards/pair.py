@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import cast
@@ -14,15 +15,16 @@ from pyro.infer import ELBO, EnergyDistance, JitTraceMeanField_ELBO, TraceEnum_E
 from torch import Tensor, nn
 
 from pyrovae.guards.registration import stored, take_out
-from pyrovae.guards.sites import Site, Sites, check_guide_site, check_sites, is_drawn
+from pyrovae.guards.sites import Sites, check_guide_site, check_sites, is_drawn
 from pyrovae.guards.switch import pyro_lock
 
 __all__ = ["check", "check_optim"]
 
+Function = Callable[..., object]
+_SUMMING = (TraceEnum_ELBO, TraceTMC_ELBO)  # over the values of discrete sites, which the guide may leave out
 
-def check(
-    model: Callable[..., object], guide: Callable[..., object], loss: object, *args: object, **kwargs: object
-) -> None:
+
+def check(model: Function, guide: Function, loss: object, *args: object, **kwargs: object) -> None:
     """Refuse a model and a guide that Pyro would train wrongly without an error; the list is in ``docs/guards.md``.
 
     ``pyrovae.SVI`` and ``pyrovae.fit`` call it at their first step. In front of Pyro's own SVI, call it once.
@@ -45,15 +47,43 @@ def check(
     if isinstance(objective, JitTraceMeanField_ELBO):
         raise ValueError("loss: JitTraceMeanField_ELBO traces anew at every step: use TraceMeanField_ELBO")
     with pyro_lock, _undone(model, guide), torch.enable_grad(), pyro.validation_enabled(False):
+        unknown = _run(model, guide, objective, args, kwargs)
+    shapes = [str(tuple(leaf.shape)) for leaf in (ref() for ref in unknown) if leaf is not None]
+    if shapes:
+        raise ValueError(
+            f"model and guide use tensors of shapes {', '.join(shapes)} that ask for a gradient and are no parameters "
+            f"of Pyro, so that nobody would train them: call pyro.module(name, network) in the function that uses "
+            f"them, or pyro.param. If an earlier network had that name, call pyro.clear_param_store() first"
+        )
+
+
+def _run(
+    model: Function, guide: Function, objective: object, args: tuple[object, ...], kwargs: dict[str, object]
+) -> list[weakref.ref[Tensor]]:
+    """Check the sites of a run; the tensors that ask for a gradient and that Pyro was not told of.
+
+    References to these are weak: a tensor that the functions make and drop is nobody's parameter.
+    """
+    try:
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-        q, p = (cast(Sites, trace.nodes) for trace in (guide_trace, model_trace))
-        for site in q.values():
-            if is_drawn(site):
-                check_guide_site(site, objective)
-        known = isinstance(objective, ELBO | EnergyDistance)
-        check_sites(p, q, enumerated=not known or isinstance(objective, TraceEnum_ELBO | TraceTMC_ELBO))
-        _check_trained([*q.values(), *p.values()], {id(x) for x in (*args, *kwargs.values())})
+    except Exception:
+        if isinstance(objective, _SUMMING) or getattr(objective, "vectorize_particles", False):
+            return []  # the functions may count on the dimensions that this objective adds, and it runs them itself
+        raise
+    q, p = (cast(Sites, trace.nodes) for trace in (guide_trace, model_trace))
+    for site in q.values():
+        if is_drawn(site):
+            check_guide_site(site, objective)
+    check_sites(p, q, enumerated=isinstance(objective, _SUMMING) or not isinstance(objective, ELBO | EnergyDistance))
+    known, log_probs = {id(x) for x in (*args, *kwargs.values())}, []
+    for site in (*q.values(), *p.values()):
+        if site["type"] == "param":
+            known.add(id(vars(site["value"])["unconstrained"]()))
+        elif site["type"] == "sample":
+            with suppress(NotImplementedError, ValueError, RuntimeError):  # the objective says what is wrong there
+                log_probs.append(site["fn"].log_prob(site["value"]))
+    return [weakref.ref(leaf) for leaf in _leaves(log_probs) if id(leaf) not in known]
 
 
 def check_optim(optim: object) -> None:
@@ -67,22 +97,6 @@ def check_optim(optim: object) -> None:
         raise ValueError(
             "optim: Pyro's clip_norm clips each tensor by itself, which turns the gradient: use clip_value, or "
             "clip_norm of pyrovae.SVI or pyrovae.fit, the norm of all parameters together"
-        )
-
-
-def _check_trained(sites: Sequence[Site], given: set[int]) -> None:
-    """Refuse a tensor that asks for a gradient and that Pyro was not told of: SVI would leave it as it is."""
-    known = given | {id(vars(site["value"])["unconstrained"]()) for site in sites if site["type"] == "param"}
-    log_probs = []
-    for site in sites:
-        with suppress(NotImplementedError, ValueError, RuntimeError):  # the objective says better what is wrong there
-            log_probs += [site["fn"].log_prob(site["value"])] if site["type"] == "sample" else []
-    shapes = [str(tuple(leaf.shape)) for leaf in _leaves(log_probs) if id(leaf) not in known]
-    if shapes:
-        raise ValueError(
-            f"model and guide use tensors of shapes {', '.join(shapes)} that ask for a gradient and are no parameters "
-            f"of Pyro, so that nobody would train them: call pyro.module(name, network) in the function that uses "
-            f"them, or pyro.param. Is the name that of an earlier network, call pyro.clear_param_store() first"
         )
 
 
@@ -100,7 +114,7 @@ def _leaves(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 @contextmanager
-def _undone(*functions: Callable[..., object]) -> Iterator[None]:
+def _undone(*functions: Function) -> Iterator[None]:
     """Put back what a run inside changes, also where a module makes its parameters in it, as an autoguide does."""
     names, random, thread = set(stored()), pyro.util.get_rng_state(), threading.get_ident()
     on_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []

@@ -21,7 +21,6 @@ from pyro.infer import (
     TraceTailAdaptive_ELBO,
     TraceTMC_ELBO,
 )
-from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.runtime import Message
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -51,7 +50,6 @@ class Site(TypedDict):
     scale: float | Tensor
     mask: bool | Tensor | None
     infer: dict[str, object]
-    cond_indep_stack: tuple[CondIndepStackFrame, ...]
 
 
 Sites = Mapping[str, Site]
@@ -60,9 +58,9 @@ Sites = Mapping[str, Site]
 def check_sites(model: Sites, guide: Sites, enumerated: bool = False) -> None:
     """Refuse sites of a model and a guide that do not fit each other, or data that do not fit the model.
 
-    Each latent site must stand in both functions, with one event shape, one scale and mask, plates of one size, and a
-    support in the guide that lies in the model's. The model alone may have sites that an objective sums over
-    (``enumerated``), the guide alone auxiliary ones.
+    Each latent site must stand in both functions, with one event shape, one scale and mask, which plates of one size
+    have, and a support in the guide that lies in the model's. The model alone may have sites that an objective sums
+    over (``enumerated``), the guide alone auxiliary ones.
     """
     if not checking():
         return
@@ -97,11 +95,6 @@ def _check_pair(p: Site, q: Site) -> None:
         raise ValueError(
             f"site {name!r} has scale {p['scale']} and mask {p['mask']} in the model but {q['scale']} and {q['mask']} "
             f"in the guide: put poutine.scale, poutine.mask and plates of the same size around both"
-        )
-    plates = [{frame.name: frame.size for frame in site["cond_indep_stack"]} for site in (p, q)]
-    if any(plates[1].get(plate, size) != size for plate, size in plates[0].items()):
-        raise ValueError(
-            f"site {name!r} is in plates {plates[0]} in the model, {plates[1]} in the guide: give them equal sizes"
         )
     p_shape, q_shape = tuple(p["fn"].event_shape), tuple(q["fn"].event_shape)
     if p_shape != q_shape:
