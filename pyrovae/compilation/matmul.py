@@ -38,7 +38,7 @@ def faster_products(module: GraphModule, inputs: Sequence[Tensor]) -> None:
         if node.target not in (aten.mm.default, aten.addmm.default):
             continue
         bias, a, b = (None, *node.args) if node.target is aten.mm.default else node.args
-        if node.kwargs or (faster := _fastest(bias, a, b)) is None:
+        if node.kwargs or "val" not in a.meta or "val" not in b.meta or (faster := _fastest(bias, a, b)) is None:
             continue
         with module.graph.inserting_before(node):
             product = faster(module.graph, bias, a, b)
@@ -52,7 +52,7 @@ def _fastest(bias: Node | None, a: Any, b: Any) -> Product | None:
     """None where torch's own is the fastest."""
     factors = a.meta["val"], b.meta["val"]
     (m, k), n = factors[0].shape, factors[1].shape[1]
-    vector = bias is None or tuple(bias.meta["val"].shape) == (n,)
+    vector = bias is None or ("val" in bias.meta and tuple(bias.meta["val"].shape) == (n,))
     if factors[0].dtype != torch.float32 or m * k * n < SMALLEST or not vector:
         return None
     key = (*((*f.shape, *f.stride()) for f in factors), torch.get_num_threads())

@@ -16,6 +16,7 @@ from torch._decomp import get_decompositions
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     UnsupportedFakeTensorException,
 )
 from torch.fx import GraphModule
@@ -23,6 +24,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 __all__ = [
     "VALUE_ERRORS",
+    "FakeTensor",
     "active_handlers",
     "are_all_true",
     "compiled_by_inductor",

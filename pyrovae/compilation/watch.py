@@ -30,6 +30,8 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyrovae.compilation import private
+
 __all__ = ["Watch", "layout"]
 
 MOST = 20_000  # values that are followed; the rest is opaque
@@ -51,17 +53,20 @@ MADE = frozenset({"__init__", "__new__", "__post_init__"})  # called for an obje
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 PARTS = ("_parameters", "_buffers", "_modules")
 OF_MODULES = frozenset(vars(nn.Module())) - {"training", *PARTS}  # what torch keeps of a module and replaces never
+OF_TRANSFORMS = frozenset({"_inv", "_cached_x_y"})
 CODE = types.FunctionType | property | staticmethod | classmethod | functools.cached_property
 LIBRARIES = tuple({*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))})
 OWN = __name__.partition(".")[0]
 MISSING = object()
+KINDS = (Tensor, nn.Parameter, nn.Buffer, private.FakeTensor)
 
 _requires_grad = operator.attrgetter("requires_grad")
 
 
 def layout(x: Tensor) -> tuple[object, ...]:
     """What a recorded step depends on of a tensor, apart from its values."""
-    return x.shape, x.dtype, x.device, x.stride(), x.requires_grad, type(x)
+    kind = Tensor if isinstance(x, private.FakeTensor) else type(x)
+    return x.shape, x.dtype, x.device, x.stride(), x.requires_grad, kind
 
 
 class Watch:
@@ -100,6 +105,7 @@ class Watch:
         self._arrays: list[np.ndarray] = []
         self._names: set[str] = set()  # that the code met so far mentions
         self._classes: set[type] = set()
+        self._in_library = False  # whether the walk is inside of an object of a library
         self._named: list[tuple[str, str, Mapping[object, object]]] = []  # followed once the code mentions them
         self._owners = {id(getattr(root, "__self__", None)) for root in roots.values()}
         try:
@@ -214,7 +220,10 @@ class Watch:
             self._visit_object(name, value)
 
     def _visit_tensor(self, name: str, value: Tensor) -> None:
-        usual = type(value) in (Tensor, nn.Parameter, nn.Buffer) and value.layout == torch.strided
+        if isinstance(value, private.FakeTensor) and not self._in_library:
+            self._parts.append((name, "a tensor of a recording"))  # the user's code keeps a result, at every call
+            return
+        usual = type(value) in KINDS and value.layout == torch.strided
         if not usual or not value.is_leaf:
             kind = type(value).__name__ if value.is_leaf else "tensor with a gradient history"
             self.opaque[name] = f"a {kind}"
@@ -291,22 +300,24 @@ class Watch:
         self._objects.append(value)
         if not _is_library(cls.__module__) and cls not in self._classes:
             self._visit_class(cls.__name__, cls, MADE)
+        was_in_library, self._in_library = self._in_library, _is_library(cls.__module__)
         for slot in slots:
             self._attribute(f"{name}.{slot}", value, slot)
         # the owner of model and guide may train them, too: of a plain object only what the code mentions is followed
         by_name = id(value) in self._owners and _is_plain(cls)
-        self._visit_namespace(name, getattr(value, "__dict__", {}), isinstance(value, nn.Module), by_name)
+        skipped = self.ignore | _caches(value)
+        self._visit_namespace(name, getattr(value, "__dict__", {}), skipped, by_name)
         if isinstance(value, nn.Module):
             hooks = [getattr(value, hook) for hook in HOOKS]
             self._hooks += hooks
             if any(hooks):
                 self.hooked.append(name)
+        self._in_library = was_in_library
 
     def _visit_namespace(
-        self, name: str, namespace: dict[str, object], is_module: bool = False, by_name: bool = False
+        self, name: str, namespace: dict[str, object], skipped: frozenset[str], by_name: bool
     ) -> None:
-        """The attributes of an object, except those that torch keeps of a module and the ignored ones."""
-        skipped = self.ignore | (OF_MODULES if is_module else set())
+        """The attributes of an object, except those that torch keeps for itself and the ignored ones."""
         keys = tuple(key for key in namespace if key not in skipped)
         if by_name:
             self._named += [(key, f"{name}.{key}", namespace) for key in keys]
@@ -405,6 +416,13 @@ def _names_of(code: types.CodeType) -> frozenset[str]:
 def _slots(cls: type) -> tuple[str, ...]:
     slots = vars(cls).get("__slots__", ()) if not _is_library(cls.__module__) else ()
     return (slots,) if isinstance(slots, str) else tuple(slot for slot in slots if slot != "__dict__")
+
+
+def _caches(value: object) -> frozenset[str]:
+    """Attributes that torch keeps for itself."""
+    if isinstance(value, nn.Module):
+        return OF_MODULES
+    return OF_TRANSFORMS if isinstance(value, torch.distributions.Transform) else frozenset()
 
 
 def _is_plain(cls: type) -> bool:
