@@ -6,6 +6,12 @@ from pyrovae.compilation import Program
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--compiler", action="store_true", help="the scenarios run as the compiler makes them, not recorded"
+    )
+
+
 @pytest.fixture
 def recorded(monkeypatch):
     """A recorded graph runs as it is: what the compiler makes of it is tested apart, and takes seconds each time."""
