@@ -1,6 +1,6 @@
 """Faults that ``pv.SVI`` and the objectives had beside Pyro's own SVI, with the numbers that showed them.
 
-The numbers in the comments and assertions are those of Pyro; "compiled it was" says what the fault gave.
+The numbers in the assertions are those of Pyro; the comments say which number the fault gave.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ def shared(x):
 def test_minibatches_of_a_gaussian_process_are_all_seen(compile):
     x, y = waves(64)
     model = sparse_gp(x[:32], y[:32], num_data=64)
-    svi = make(model.model, model.guide, Adam({"lr": 0.02}), compile=compile)
+    svi = make(model.model, model.guide, Adam({"lr": 0.05}), compile=compile)
     halves = slice(0, 32), slice(32, 64)
-    for i in range(300):
+    for i in range(120):
         model.set_data(x[halves[i % 2]], y[halves[i % 2]])
         svi.step()
     with torch.no_grad():
         errors = [((model(x)[0] - y)[half] ** 2).mean().item() for half in halves]
-    assert max(errors) < 0.001  # compiled it was 0.0493 on the half that was not seen
+    assert max(errors) < 0.002  # compiled it was 0.16 on the half that was not seen
 
 
 @MODES
@@ -308,9 +308,9 @@ def test_attributes_of_the_svi_that_are_set_later(compile):
     svi.step(X)
     assert abs(pyro.param("AutoNormal.locs.w").item() - before) == pytest.approx(0.5, rel=1e-3)
 
-    svi, half = fresh(), pyro.poutine.scale(shared, scale=100.0)
+    svi = fresh()
     old = svi.step(X)
-    svi.model = half
+    svi.model = pyro.poutine.scale(shared, scale=100.0)
     assert svi.step(X) > 10 * old
 
     elbo = Trace_ELBO()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from scenarios.models import regression
-from scenarios.rows import compiled, either, given_up, once, trusted
+from scenarios.rows import compiled, either, foreign, given_up, once, trusted
 
 
 def _changed(make, read, change):
@@ -56,10 +56,10 @@ CONTAINERS = {
     "counter": compiled(
         _changed(lambda: collections.Counter("a"), lambda box: float(box["a"]), lambda box: box.update("aa"))
     ),
-    "deque": either(says="deque")(
+    "deque": foreign(says="deque")(
         _changed(lambda: collections.deque([1.0], 4), lambda box: box[-1], lambda box: box.append(3.0))
     ),
-    "mapping proxy": either(says="mappingproxy|Mapping")(
+    "mapping proxy": foreign(says="mappingproxy|Mapping")(
         _changed(lambda: {"a": 1.0}, lambda box: types.MappingProxyType(box)["a"], lambda box: box.update(a=3.0))
     ),
     "chain of mappings": either(says="ChainMap|Chain")(
@@ -70,15 +70,15 @@ CONTAINERS = {
     "user's dictionary": compiled(
         _changed(lambda: collections.UserDict(a=1.0), lambda box: box["a"], lambda box: box.update(a=3.0))
     ),
-    "byte array": either(says="bytearray|byte")(
+    "byte array": foreign(says="bytearray|byte")(
         _changed(lambda: bytearray([1]), lambda box: float(box[0]), lambda box: box.__setitem__(0, 3))
     ),
-    "thread's own": either(says="local|thread")(
+    "thread's own": foreign(says="local|thread")(
         _changed(
             lambda: threading.local(), lambda box: getattr(box, "noise", 1.0), lambda box: setattr(box, "noise", 3.0)
         )
     ),
-    "context variable": either(says="ContextVar|context")(
+    "context variable": foreign(says="ContextVar|context")(
         _changed(lambda: contextvars.ContextVar("noise", default=1.0), lambda box: box.get(), lambda box: box.set(3.0))
     ),
     "array": trusted(says="ndarray|array|NumPy|numpy")(

@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributions import constraints
 
 from scenarios.models import X, coder, no_guide, observe, regression, weights
-from scenarios.rows import compiled, either, once
+from scenarios.rows import compiled, foreign, once
 
 
 @once
@@ -70,7 +70,7 @@ def draws_between_steps_of_other_kinds(trial):
         trial.keep(torch.randperm(5), torch.randn(16), torch.randint(9, (3,)), torch.bernoulli(torch.full((4,), 0.3)))
 
 
-@either(says="[Gg]enerator")
+@foreign(says="[Gg]enerator")
 def a_generator_of_the_model(trial):
     generator = torch.Generator().manual_seed(4)
     svi = trial.svi(lambda x: regression(x + 0.3 * torch.randn(x.shape, generator=generator), y=x.sum(-1)))
@@ -80,7 +80,7 @@ def a_generator_of_the_model(trial):
     trial.keep(torch.rand(2, generator=generator))
 
 
-@either(says="[Gg]enerator")
+@foreign(says="[Gg]enerator")
 def a_generator_as_an_argument(trial):
     def model(x, generator):
         regression(x + 0.3 * torch.randn(x.shape, generator=generator), y=x.sum(-1))

@@ -18,7 +18,9 @@ class Row:
         scenario: Makes SVIs by ``trial.svi``, steps them by ``trial.step``, and changes something on the way.
         kind: ``compiled``, every SVI compiles, without a warning other than that of a change; ``given up``, it is
             compiled, and later runs eagerly with one warning; ``refused``, it cannot be compiled from the beginning;
-            ``trusted``, it can be compiled only where the user insists; ``either``, it is right, compiled or not.
+            ``trusted``, it is eager with one warning, and where the user insists it is refused or taken on trust, with
+            a warning; ``foreign``, the same where following the value is right too; ``either``, it is right, compiled
+            or not.
         says: Pattern of the reason, in the warning or in the error.
         most: Largest number of compilations of one SVI.
     """
@@ -55,8 +57,13 @@ def refused(says: str) -> Callable[[Scenario], Row]:
 
 
 def trusted(says: str) -> Callable[[Scenario], Row]:
-    """Cannot be followed: eager by default; where the user insists, one warning says what is taken on trust."""
+    """Cannot be followed: eager by default; where the user insists, refused or taken on trust with one warning."""
     return lambda scenario: Row(scenario, "trusted", says)
+
+
+def foreign(says: str) -> Callable[[Scenario], Row]:
+    """Followed, or eager by default; where the user insists, right, refused, or taken on trust with a warning."""
+    return lambda scenario: Row(scenario, "foreign", says)
 
 
 def either(says: str) -> Callable[[Scenario], Row]:

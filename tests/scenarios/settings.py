@@ -197,7 +197,7 @@ def another_setting_of_pyro(trial):
         trial.steps(svi, 8)
 
 
-@compiled
+@either(says="[Ss]parse")
 def a_sparse_product(trial):
     table = torch.eye(3).to_sparse()
 

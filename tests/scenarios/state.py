@@ -16,7 +16,7 @@ import pyro
 import torch
 
 from scenarios.models import X, no_guide, observe, regression
-from scenarios.rows import compiled, either, refused, trusted
+from scenarios.rows import compiled, either, foreign, trusted
 
 
 @either(says="calls|count|each|every|changes|same")
@@ -43,7 +43,7 @@ def a_model_that_keeps_a_log(trial):
     trial.keep(len(history))
 
 
-@either(says="history|deque|each|every|same")
+@foreign(says="history|deque|each|every|same")
 def a_model_that_keeps_its_last_means(trial):
     history = collections.deque(maxlen=3)
 
@@ -57,13 +57,13 @@ def a_model_that_keeps_its_last_means(trial):
     trial.keep(*history)
 
 
-@either(says="count|iterat|next|each|every|same")
+@foreign(says="count|iterat|next|each|every|same")
 def an_iterator(trial):
     numbers = itertools.count(1)
     trial.steps(trial.svi(lambda x: regression(x, float(next(numbers)))), 20)
 
 
-@either(says="generator|batches|iterat|each|every|same")
+@foreign(says="generator|batches|iterat|each|every|same")
 def a_generator_of_batches(trial):
     def batches():
         while True:
@@ -75,17 +75,17 @@ def a_generator_of_batches(trial):
         trial.step_alone(svi)
 
 
-@refused(says="random|draw|same")
+@trusted(says="random|draw|same")
 def a_draw_of_python(trial):
     trial.steps(trial.svi(lambda x: regression(x, 1.0 + random.random())), 20)
 
 
-@refused(says="random|NumPy|numpy|draw|same")
+@trusted(says="random|NumPy|numpy|draw|same")
 def a_draw_of_numpy(trial):
     trial.steps(trial.svi(lambda x: regression(x, 1.0 + float(np.random.rand()))), 20)  # noqa: NPY002
 
 
-@trusted(says="environ|os")
+@trusted(says=r"environ|\bos\b")
 def an_environment_variable(trial):
     svi = trial.svi(lambda x: regression(x, float(os.environ.get("SCENARIO_NOISE", "1.0"))))
     trial.steps(svi, 10)
@@ -107,7 +107,7 @@ def a_file(trial):
         trial.steps(svi, 10)
 
 
-@either(says="time")
+@foreign(says="time")
 def the_clock(trial):
     def model(x):
         start = time.perf_counter()

@@ -64,9 +64,10 @@ class Trial:
     def rejects(self, svi, *args, error=ValueError):
         """A step on data that Pyro rejects. It must raise, and leave the parameters as they were."""
         before = [value.clone() for value in stored().values()]
+        errors = error if isinstance(error, tuple) else (error,)
         try:
             loss = svi.step(*args)
-        except (error, FloatingPointError):
+        except (FloatingPointError, *errors):
             pass
         else:
             raise AssertionError(f"the step on bad data did not raise, its loss is {loss}")
