@@ -140,7 +140,7 @@ def a_parameter_that_is_no_longer_used(trial):
         trial.step(svi)
 
 
-@twice
+@compiled
 def one_parameter_or_the_other(trial):
     def model(x, name):
         observe(x @ pyro.param(name, torch.zeros(3)), x)

@@ -120,7 +120,9 @@ def a_hook_of_all_modules(trial):
     net = nn.Linear(3, 1)
     svi = trial.svi(network(net), no_guide)
     trial.steps(svi, 8)
-    hook = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: output + 1.0)
+    hook = nn.modules.module.register_module_forward_hook(
+        lambda module, inputs, output: output + 1.0 if module is net else None
+    )
     try:
         trial.steps(svi, 8)
     finally:
@@ -200,11 +202,11 @@ def anomalies_are_looked_for(trial):
 
 @either(says="hook|saved")
 def saved_tensors_are_packed(trial):
-    svi, packed = trial.svi(*coder()), []
+    svi = trial.svi(*coder())
     trial.steps(svi, 8)
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: packed.append(1) or x, lambda x: x):
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x.clone(), lambda x: x):
         trial.steps(svi, 4)
-    trial.keep(bool(packed))
+    trial.steps(svi, 8)
 
 
 @compiled

@@ -97,7 +97,7 @@ def two_on_one_optimizer_with_parameters_of_their_own(trial):
         trial.step(svis[i % 3 // 2])
 
 
-@once
+@compiled
 def two_that_share_one_of_their_parameters(trial):
     optimizer = Adam({"lr": 0.02})
 
@@ -116,7 +116,7 @@ def two_optimizers_on_the_same_parameters(trial):
         trial.step(svis[i % 2])
 
 
-@once
+@compiled
 def the_second_begins_when_the_first_is_compiled(trial):
     optimizer = Adam({"lr": 0.02})
     first = trial.svi(_linear("w"), no_guide, optimizer)
