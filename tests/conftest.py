@@ -7,6 +7,7 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):
+    parser.addoption("--all-modes", action="store_true", help="each scenario runs eager, insisted and automatic")
     parser.addoption(
         "--compiler", action="store_true", help="the scenarios run as the compiler makes them, not recorded"
     )
