@@ -1,16 +1,19 @@
 import pytest
 import torch
 
-from pyrovae.compilation import private
+from pyrovae.compilation import Program
 
 torch.set_num_threads(1)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--compiler", action="store_true", help="the scenarios run as the compiler makes them, not recorded")
+    parser.addoption("--all-modes", action="store_true", help="each scenario runs eager, insisted and automatic")
+    parser.addoption(
+        "--compiler", action="store_true", help="the scenarios run as the compiler makes them, not recorded"
+    )
 
 
 @pytest.fixture
 def recorded(monkeypatch):
     """A recorded graph runs as it is: what the compiler makes of it is tested apart, and takes seconds each time."""
-    monkeypatch.setattr(private, "compiled_by_inductor", lambda module, inputs: module)
+    monkeypatch.setattr(Program, "_compile", lambda self, graph: graph.module)

@@ -1,6 +1,6 @@
 """Faults that ``pv.SVI`` and the objectives had beside Pyro's own SVI, with the numbers that showed them.
 
-The numbers in the comments and assertions are those of Pyro; "compiled it was" says what the fault gave.
+The numbers in the assertions are those of Pyro; the comments say which number the fault gave.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ def shared(x):
 def test_minibatches_of_a_gaussian_process_are_all_seen(compile):
     x, y = waves(64)
     model = sparse_gp(x[:32], y[:32], num_data=64)
-    svi = make(model.model, model.guide, Adam({"lr": 0.02}), compile=compile)
+    svi = make(model.model, model.guide, Adam({"lr": 0.05}), compile=compile)
     halves = slice(0, 32), slice(32, 64)
-    for i in range(300):
+    for i in range(120):
         model.set_data(x[halves[i % 2]], y[halves[i % 2]])
         svi.step()
     with torch.no_grad():
         errors = [((model(x)[0] - y)[half] ** 2).mean().item() for half in halves]
-    assert max(errors) < 0.001  # compiled it was 0.0493 on the half that was not seen
+    assert max(errors) < 0.002  # compiled it was 0.16 on the half that was not seen
 
 
 @MODES
@@ -91,11 +91,12 @@ def test_a_parameter_that_comes_later_is_trained(compile):
 
 
 @MODES
+@pytest.mark.filterwarnings("ignore:.* was not registered in the param store")
 def test_frozen_parameters_stay(compile):
     net = nn.Linear(3, 1)
 
     def model(x):
-        pyro.module("net", net.train(net.weight.requires_grad))
+        pyro.module("net", net)
         observe(net(x)[:, 0] + pyro.param("s", torch.tensor(1.0)), x)
 
     svi = make(model, optim=SGD({"lr": 1e-3}), compile=compile)
@@ -307,9 +308,9 @@ def test_attributes_of_the_svi_that_are_set_later(compile):
     svi.step(X)
     assert abs(pyro.param("AutoNormal.locs.w").item() - before) == pytest.approx(0.5, rel=1e-3)
 
-    svi, half = fresh(), pyro.poutine.scale(shared, scale=100.0)
+    svi = fresh()
     old = svi.step(X)
-    svi.model = half
+    svi.model = pyro.poutine.scale(shared, scale=100.0)
     assert svi.step(X) > 10 * old
 
     elbo = Trace_ELBO()
@@ -339,7 +340,12 @@ def _without_plate(x):
     pyro.sample("y", dist.Normal(w, 1.0).expand([len(x)]).to_event(1), obs=x[:, 0])
 
 
-OBJECTIVES = {"ELBO": pv.ELBO, "IWAE": lambda: pv.IWAE(3), "DReG": lambda: pv.DReG(3), "Renyi": lambda: pv.Renyi(0.5, 3)}
+OBJECTIVES = {
+    "ELBO": pv.ELBO,
+    "IWAE": lambda: pv.IWAE(3),
+    "DReG": lambda: pv.DReG(3),
+    "Renyi": lambda: pv.Renyi(0.5, 3),
+}
 
 
 @pytest.mark.parametrize("model", [_nested, _without_plate])
@@ -386,8 +392,7 @@ def _rounded(x):
 def test_a_refusal_names_the_line_of_the_user(model):
     svi = make(model, compile=True)
     with pytest.raises(RuntimeError, match=r"test_faults_svi\.py line \d+") as refusal:
-        for _ in range(5):
-            svi.step(X)
+        [svi.step(X) for _ in range(5)]
     assert "Exception(" not in str(refusal.value)
     assert "TypeError(" not in str(refusal.value)
 
@@ -475,8 +480,9 @@ def test_code_beside_the_loss_runs_or_a_warning_says_that_it_does_not(make_model
             for _ in range(12):
                 svi.step(X)
         except RuntimeError as refusal:
-            assert str(refusal).startswith("compile=True")
-            return
+            if compile and str(refusal).startswith("compile=True"):
+                return
+            raise
     said = [str(warning.message) for warning in caught if str(warning.message).startswith("pv.SVI")]
     assert len(seen) == 12 or len(said) == 1
     if compile is None:
@@ -487,11 +493,15 @@ def test_code_beside_the_loss_runs_or_a_warning_says_that_it_does_not(make_model
 def test_a_value_that_is_another_at_each_step_costs_few_compilations(compile):
     settings = {"shift": 0.0}
     svi = make(lambda x: observe(pyro.param("m", torch.tensor(0.0)) + settings["shift"], x), compile=compile)
-    with pytest.warns(UserWarning, match=r"pv\.SVI: .*shift") as said:
+
+    def run():
         for i in range(30):
             settings["shift"] = float(max(0, i - 6))
             svi.step(X)
-    assert len(said) == 1
+
+    with pytest.warns(UserWarning, match=r"pv\.SVI: .*shift") as said:
+        run()
+    assert len([warning for warning in said if "shift" in str(warning.message)]) == 1
     assert svi.compilations <= 3  # it was eight
 
 
@@ -503,7 +513,7 @@ def test_a_scope_of_the_store_around_each_step_is_compiled_once(compile):
     with store.scope() as state:
         svi.step(X)
     for _ in range(15):
-        with store.scope(state) as state:  # noqa: B020
+        with store.scope(state) as state:
             svi.step(X)
     assert svi.compilations <= 1
     assert state["params"]["w"].abs().min() > 0.5

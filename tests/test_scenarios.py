@@ -2,7 +2,8 @@
 
 Every row of ``tests/scenarios`` runs under Pyro's SVI and under ``pv.SVI`` from one seed: eager, compiled because the
 user insists, and compiled because it pays. Losses, parameters, buffers, the optimizer's state and the next random
-number agree. Here the recorded graph runs as it is; ``pytest tests/test_scenarios.py --compiler`` compiles it.
+number agree. Here each row runs in one compiled mode, and the recorded graph as it is. ``--all-modes`` runs each row in
+all three; ``--compiler`` too, with the real compiler.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import scenarios
 import torch
 from scenarios.rows import Row
 from scenarios.trial import run
-from torch.fx.experimental import proxy_tensor
 
 ANEW = re.compile(r"pv\.SVI: .*\banew\b")  # it followed a change by another compilation
 MODES = {"eager": False, "insisted": True, "automatic": None}
@@ -49,33 +49,29 @@ def test_there_are_two_hundred_rows_at_least():
 
 
 def pytest_generate_tests(metafunc):
-    """Every row in every mode; without ``--compiler`` the automatic mode of most rows is left to that lane."""
-    if "mode" in metafunc.fixturenames:
-        full = metafunc.config.getoption("compiler")
-        chosen = [name for i, (name, row) in enumerate(ROWS.items()) if full or row.kind != "compiled" or i % 4 == 0]
-        names = {"eager": ROWS, "insisted": ROWS, "automatic": chosen}
-        metafunc.parametrize(("mode", "name"), [(mode, name) for mode in MODES for name in names[mode]])
+    """Every row in every mode; in the usual suite insisted and automatic by turns, for a recording takes a second."""
+    if "mode" not in metafunc.fixturenames:
+        return
+    option = metafunc.config.getoption
+    if option("compiler") or option("all_modes"):
+        cases = [(mode, name) for mode in MODES for name in ROWS]
+    else:
+        cases = [("automatic" if i % 2 else "insisted", name) for i, name in enumerate(ROWS)]
+    metafunc.parametrize(("mode", "name"), cases)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _old_objects_are_not_collected():
-    """A collection of garbage looks at all that was imported, a third of the time of a recording."""
+    """A collection of garbage looks at all that was imported, a quarter of the time of a recording."""
     gc.collect()
     gc.freeze()
     yield
     gc.unfreeze()
 
 
-@pytest.fixture
-def lane(request, monkeypatch):
-    """The compiler, or the recorded graph without the shapes that only a compiler reads: two thirds of a recording."""
+def test_a_change_during_training_is_followed(mode, name, request):
     if not request.config.getoption("compiler"):
         request.getfixturevalue("recorded")
-        monkeypatch.setattr(proxy_tensor, "set_meta", lambda proxy, value: proxy)
-
-
-@pytest.mark.usefixtures("lane")
-def test_a_change_during_training_is_followed(mode, name):
     row = ROWS[name]
     numbers, messages = expected(name)
     trial, got, caught, refusal = run(row.scenario, compile=MODES[mode])

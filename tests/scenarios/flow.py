@@ -163,7 +163,7 @@ def a_site_that_comes_and_goes(trial):
         trial.steps(svi, 8)
 
 
-@either(says="random|same|draw|site")
+@either(says=READS + r"|in flow\.py|random|same|draw|site")
 def sites_of_a_random_number(trial):
     """A geometric number of draws by recursion, as in Pyro's introduction."""
 

@@ -70,7 +70,7 @@ def a_discrete_site_of_the_guide(trial):
     trial.steps(svi, 10, X[:9])
 
 
-@compiled
+@either(says="recurrent|RNN|GRU")
 def a_recurrent_encoder(trial):
     encoder, head = nn.GRU(1, 4, batch_first=True), nn.Linear(4, 2)
 
