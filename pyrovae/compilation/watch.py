@@ -47,6 +47,7 @@ CONSTANT = (  # immutable, or nothing that a model reads
     type(pyro.get_param_store()),
 )
 STATEFUL = {"random", "time", "os", "sys", "datetime", "io", "logging", "secrets", "uuid", "subprocess"}
+STATEFUL_MODULE = types.ModuleType("random")  # stands for numpy.random, which is followed where code mentions it
 EFFECTS = {"print", "open", "input", "exec", "eval", "globals", "locals", "breakpoint"}  # builtins
 DYNAMIC = {"getattr", "hasattr", "vars", "__dict__", "attrgetter", "methodcaller", "asdict", "astuple", "deepcopy", "copy"}
 MADE = frozenset({"__init__", "__new__", "__post_init__"})  # called for an object that is there already by nobody
@@ -78,8 +79,8 @@ class Watch:
         ignore: Attributes and variables that are not followed, by their names.
 
     Attributes: ``key``, equal for states that lead to the same recorded step; ``tensors``, those that were met, in the
-        order of the walk; ``opaque``, the reason by the name of what cannot be followed; ``hooked``, modules with
-        hooks.
+        order of the walk; ``opaque``, the reason by the name of what cannot be followed; ``hooked``, modules
+        with hooks; ``moving``, iterators, which a recording would move on.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Watch:
         self.ignore, self._roots, self._given = ignore, roots, list(entries)
         self.opaque: dict[str, str] = {}
         self.hooked: list[str] = []
+        self.moving: list[str] = []
         self.tensors: list[Tensor] = []
         self._tensor_names: list[str] = []
         self._parts: list[tuple[str, object]] = []
@@ -99,6 +101,7 @@ class Watch:
         self._dicts: list[tuple[Mapping[object, object], tuple[object, ...]]] = []  # with all their keys that may change
         self._entries: dict[tuple[int, object], Mapping[object, object]] = {}  # single ones, by id and key
         self._lists: list[list[object]] = []  # and deques and sets
+        self._orders: list[dict[object, object]] = []
         self._hooks: list[dict[int, object]] = []
         self._attributes: list[tuple[object, str]] = []
         self._objects: list[object] = []
@@ -113,10 +116,8 @@ class Watch:
                 self._visit(name, root)
             for name, container, key in self._given:
                 self._entry(name, container, key)
-            while reached := [each for each in self._named if each[0] in self._names or self._names & DYNAMIC]:
-                self._named = [each for each in self._named if each not in reached]
-                for key, name, container in reached:
-                    self._entry(name, container, key)
+            while self._follow_named():
+                pass
         except RecursionError:
             self.opaque["it"] = "values nested more deeply than Python's recursion limit"
         self.key = (tuple(self._parts), tuple(map(layout, self.tensors)))
@@ -131,6 +132,7 @@ class Watch:
         self._values = list(self._now())
         self._types = list(map(type, self._objects))
         self._contents = [array.tobytes() for array in self._arrays]
+        self._is_fake = any(isinstance(x, private.FakeTensor) for x in self.tensors)  # a walk after a recording
         self._memory = self._memory_now()
 
     def same(self) -> bool:
@@ -195,19 +197,34 @@ class Watch:
             chain.from_iterable([get(container) for get, container in self._getters]),
             chain.from_iterable(self._lists),
             [getattr(owner, attribute) for owner, attribute in self._attributes],
+            chain.from_iterable(self._orders),
         )
 
     def _memory_now(self) -> list[object]:
         """Where the tensors are in memory, and how."""
         x = self.tensors
+        if self._is_fake:
+            return []
         return [*map(Tensor.data_ptr, x), *map(Tensor.size, x), *map(Tensor.stride, x), *map(_requires_grad, x)]
 
-    def _visit(self, name: str, value: object, names: frozenset[str] = frozenset()) -> None:
-        """Describe a value and everything that it leads to; ``names`` are those that the code around it mentions."""
+    def _follow_named(self) -> bool:
+        """Follow what the code met so far mentions; whether there was any such thing."""
+        left, self._named, any_name = self._named, [], not self._names.isdisjoint(DYNAMIC)
+        count = len(left)
+        for key, name, container in left:
+            if any_name or key in self._names:
+                count -= 1
+                self._entry(name, container, key)
+            else:
+                self._named.append((key, name, container))
+        return count < len(left)
+
+    def _visit(self, name: str, value: object) -> None:
+        """Describe a value and everything that it leads to."""
         if isinstance(value, PLAIN):
             self._parts.append((name, (type(value), value if not isinstance(value, slice) else repr(value))))
         elif isinstance(value, types.ModuleType):
-            self._visit_module(name, value, names)
+            self._visit_module(name, value)
         elif id(value) in self._seen:
             self._parts.append((name, ("tensor" if isinstance(value, Tensor) else "met", self._seen[id(value)])))
         elif len(self._kept) >= MOST:
@@ -260,6 +277,8 @@ class Watch:
                 self._visit_class(name, value)
         elif isinstance(value, CONSTANT):
             self._parts.append((name, (type(value), value)))
+        elif isinstance(value, Iterator | types.CoroutineType):
+            self.moving.append(name)
         elif isinstance(value, np.ndarray):
             self._visit_array(name, value)
         elif isinstance(value, dict | list | tuple | set | frozenset | collections.deque):
@@ -273,6 +292,7 @@ class Watch:
         self._parts.append((name, (type(value), len(value))))  # type: ignore[arg-type]  # it has a length
         if isinstance(value, dict):
             self._dicts.append((value, tuple(value)))
+            self._orders.append(value)
             for key, each in list(value.items()):
                 self._visit(f"a key of {name}", key)
                 self._visit(f"{name}[{key!r}]" if isinstance(key, PLAIN) else f"a value of {name}", each)
@@ -364,21 +384,24 @@ class Watch:
         self._names |= names
         for variable in sorted(names - self.ignore):
             if variable in known:
-                self._entry(variable, known, variable, names)
+                self._entry(variable, known, variable)
             elif variable in EFFECTS:
                 self.opaque[f"{variable}() in {name}"] = "which a compiled step would leave out"
             elif not _is_library(variable) and isinstance(sys.modules.get(variable), types.ModuleType):
-                self._visit(variable, sys.modules[variable], names)
+                self._visit(variable, sys.modules[variable])
 
-    def _visit_module(self, name: str, module: types.ModuleType, names: frozenset[str]) -> None:
+    def _visit_module(self, name: str, module: types.ModuleType) -> None:
         top = module.__name__.partition(".")[0]
-        if top in STATEFUL or (top == "numpy" and "random" in names):
-            self.opaque[module.__name__ if top in STATEFUL else "numpy.random"] = "a module whose results vary"
+        if top in STATEFUL:
+            self.opaque[module.__name__] = "a module whose results vary"
+        elif top == "numpy":
+            self._named.append(("random", "numpy.random", {"random": STATEFUL_MODULE}))
         elif _is_library(module.__name__):
             self._parts.append((name, module.__name__))
-        else:
-            for key in sorted(names & vars(module).keys() - self.ignore):
-                self._entry(f"{name}.{key}", vars(module), key, names)
+        elif id(module) not in self._seen:
+            self._seen[id(module)] = len(self._kept)
+            self._kept.append(module)
+            self._named += [(key, f"{name}.{key}", vars(module)) for key in vars(module)]
 
     def _visit_array(self, name: str, array: np.ndarray) -> None:
         if array.dtype.hasobject or array.nbytes > LARGEST:
@@ -387,13 +410,12 @@ class Watch:
         self._arrays.append(array)
         self._parts.append((name, (array.dtype.str, array.shape, array.tobytes())))
 
-    def _entry(
-        self, name: str, container: Mapping[object, object], key: object, names: frozenset[str] = frozenset()
-    ) -> None:
+    def _entry(self, name: str, container: Mapping[object, object], key: object) -> None:
         """Follow the entry of a dictionary."""
-        if (id(container), key) not in self._entries or names:
+        if (id(container), key) not in self._entries:
             self._entries[id(container), key] = container
-            self._visit(name, container[key], names)
+            self._kept.append(container)
+            self._visit(name, container[key])
 
     def _attribute(self, name: str, owner: object, attribute: str) -> None:
         """Follow an attribute, if it is there."""

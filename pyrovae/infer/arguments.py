@@ -66,7 +66,7 @@ _PYRO_SETTINGS = private.pyro_settings()
 def _layouts(tensors: Sequence[Tensor]) -> tuple[object, ...]:
     """With the pattern of tensors that are given more than once."""
     same = tuple(map(id, tensors)) if len(set(map(id, tensors))) < len(tensors) else ()
-    return (*[(x.shape, x.dtype, x.device) for x in tensors], tuple(same.index(i) for i in same))
+    return (*[(x.shape, x.stride(), x.dtype, x.device) for x in tensors], tuple(same.index(i) for i in same))
 
 
 def _reason(tensors: Sequence[Tensor]) -> str | None:

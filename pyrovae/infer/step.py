@@ -70,11 +70,13 @@ class Recording:
             losses = (torch.where(bad, torch.nan, losses[0]), *losses[1:])
         if not self.is_step:
             return losses
-        grads = torch.autograd.grad(roots, self.params, allow_unused=True)
+        self._check_leaves(roots)
+        trained = [param for param in self.params if param.requires_grad]
+        grads = dict(zip(trained, torch.autograd.grad(roots, trained, allow_unused=True), strict=True))
         used = {
-            param: torch.zeros_like(param) if grad is None else grad
-            for param, grad in zip(self.params, grads, strict=True)
-            if grad is not None or param.grad is not None  # Pyro steps with the zeros that the last step left
+            param: torch.zeros_like(param) if grads.get(param) is None else grads[param]
+            for param in self.params
+            if grads.get(param) is not None or param.grad is not None  # Pyro steps with the zeros of the last step
         }
         if not self.updates or used.keys() != {param for update in self.updates for param in update.params}:
             self.params, self.updates = list(used), ()
@@ -85,6 +87,21 @@ class Recording:
             for update, numbers in zip(self.updates, inputs[self._num_inputs :], strict=True):
                 update(used, numbers, keep)
         return losses
+
+    def _check_leaves(self, roots: Sequence[Tensor]) -> None:
+        """Refuse tensors that would get a gradient and are not stepped: it would be added up from step to step."""
+        nodes, seen, known = [root.grad_fn for root in roots], set(), set(map(id, self.params))
+        while nodes:
+            node = nodes.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            leaf = getattr(node, "variable", None)
+            if leaf is not None and id(leaf) not in known:
+                raise Unrecordable(
+                    f"a tensor of shape {tuple(leaf.shape)} gets a gradient and is not a parameter of Pyro"
+                )
+            nodes += [parent for parent, _ in node.next_functions]
 
     def _taken(self, loss: Losses) -> tuple[Tensor, ...]:
         losses = loss if isinstance(loss, tuple) else (loss,)
@@ -151,11 +168,13 @@ class Compiled:
         with torch.no_grad():
             for x, old in zip(moved, before, strict=True):
                 x.copy_(old)
+        had = [None if param.grad is None else param.grad.clone() for param in self.params]
         result = run()
         numbers = list(result) if isinstance(result, tuple) else [result]
         why = disagreement([torch.tensor(numbers)], [torch.tensor(losses)], rounding=1e-4)
         if not why and grads:
-            own = [torch.zeros_like(param) if param.grad is None else param.grad for param in self.params]
+            now = [torch.zeros_like(param) if param.grad is None else param.grad for param in self.params]
+            own = [grad if old is None else grad - old for grad, old in zip(now, had, strict=True)]
             why = disagreement(own, grads, _rounding(own))
         update()
         expected = [x.detach() - old for x, old in zip(moved, before, strict=True)]

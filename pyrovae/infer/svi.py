@@ -280,6 +280,8 @@ class SVI(pyro.infer.SVI):
         watch = self._watched()
         if watch.hooked or private.has_global_hooks():
             return self._refused(calls, f"a hook of {watch.hooked[0] if watch.hooked else 'all modules'} would not run")
+        if watch.moving:
+            return self._refused(calls, f"{watch.moving[0]} is an iterator, which a recording would move on")
         if any(map(private.has_tensor_hooks, calls.params)):
             return self._refused(calls, "a parameter has a hook for its gradient, which would not run")
         compiled = calls.last if watch is calls.watch else calls.compiled.get(watch.key)
@@ -344,7 +346,7 @@ class SVI(pyro.infer.SVI):
 
         inputs = [*call.tensors, *numbers]
         is_step = calls.what == "step"
-        params = [p for p in calls.params if p.requires_grad] if is_step else []
+        params = calls.params if is_step else []
         updates = self._grouped(calls.params).updates() if is_step and self.accumulate == 1 and params else []
         try:
             recording = Recording(loss, inputs, params, updates, self.clip_norm, calls.validated)
