@@ -11,7 +11,7 @@ from pyrovae.guards.parts import check_parts, check_shared, check_support, check
 from pyrovae.guards.registration import register, state, stored
 from pyrovae.guards.sites import GuideSites, ModelSites, check_sites, has_own_score_parts
 from pyrovae.guards.supports import same_support
-from pyrovae.guards.switch import unchecked
+from pyrovae.guards.switch import pyro_lock, unchecked
 
 __all__ = [
     "GuideSites",
@@ -25,6 +25,7 @@ __all__ = [
     "check_tensors",
     "check_widths",
     "has_own_score_parts",
+    "pyro_lock",
     "register",
     "same_support",
     "signature",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyro
 
-__all__ = ["checking", "unchecked"]
+__all__ = ["checking", "pyro_lock", "unchecked"]
+
+pyro_lock = threading.RLock()  # one thread at a time may use Pyro's handlers, which are global
 
 _checks = True
 

@@ -89,6 +89,11 @@ class SVI(pyro.infer.SVI):
         self.compile, self.clip_norm, self.accumulate = compile, clip_norm, accumulate
         self.num_calls: float | None = None
         self.compilations, self.compile_seconds = 0, 0.0
+        self.expected_calls: dict[str, float] = {}
+        self.on_compile: Callable[[str], None] | None = None
+        self._bound: SVI | None = None
+        self.steps_done = 0
+        self._precision_name = precision
         self._precision = networks_in(precision)
         self._calls: dict[Any, Calls] = {}
         self._eager: set[str] = set()  # what cannot be compiled
@@ -98,11 +103,54 @@ class SVI(pyro.infer.SVI):
         self._num_added = 0
         self._updated = False
 
+    @property
+    def epoch(self) -> float | None:
+        """Epochs done."""
+        return self.objective.epoch if isinstance(self.objective, Objective) else None
+
+    @epoch.setter
+    def epoch(self, done: float) -> None:
+        if isinstance(self.objective, Objective):
+            self.objective.epoch, self.objective.step = done, self.steps_done
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """The loss of the true bound."""
+        if self._bound is None:
+            bound = self.objective.true_bound() if isinstance(self.objective, Objective) else self.loss
+            self._bound = SVI(
+                self.model, self.guide, self.optim, bound, compile=self.compile, precision=self._precision_name
+            )
+            self._bound.on_compile, self._bound.num_calls = self.on_compile, self.expected_calls.get("evaluate")
+        return self._bound.evaluate_loss(*args, **kwargs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's state by the names of parameters, and the number of steps."""
+        names = {param: name for name, param in guards.stored().items()}
+        optims = {names[p]: getattr(o, "optimizer", o) for p, o in self.optim.optim_objs.items() if p in names}
+        return {"steps_done": self.steps_done, "optim": {name: each.state_dict() for name, each in optims.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state_dict` gave."""
+        self.steps_done = state["steps_done"]
+        for name, param in guards.stored().items():
+            if name in state["optim"]:
+                if param not in self.optim.optim_objs:
+                    param.grad = None
+                    self.optim([param])
+                each = self.optim.optim_objs[param]
+                getattr(each, "optimizer", each).load_state_dict(state["optim"][name])
+            else:
+                self.optim.optim_objs.pop(param, None)
+        self._params, self._optimizer = {}, None
+
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """The loss of a batch, in nats summed over it, and one step on it; the arguments go to model and guide."""
+        if self.num_calls is None:
+            self.num_calls = self.expected_calls.get("step")
         self._updated = False  # by the graph itself
         loss = self._run("step", args, kwargs)
         self._num_added += 1
+        self.steps_done += 1
         if self._num_added == self.accumulate:
             self._num_added = 0
             if not self._updated:
@@ -239,6 +287,8 @@ class SVI(pyro.infer.SVI):
     ) -> Compiled | None:
         """A graph of the loss, of its gradient, and, where that is Adam's, of the step of the optimizer."""
         step = calls.what == "step"
+        if self.on_compile is not None:
+            self.on_compile(f"compiling the {'step' if step else 'validation'}, about 10 s")
         optimizer = self._optimizer if with_update and step and self.accumulate == 1 else None
         compiled = Compiled([] if optimizer is None else optimizer.updates() or [])
         stepped = {param for update in compiled.updates for param in update.params}

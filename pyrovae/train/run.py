@@ -1,0 +1,209 @@
+"""``Run``: the state of a run of ``fit``, as callbacks see it and as a checkpoint keeps it."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyrovae import guards
+from pyrovae.data.loading import Loader
+from pyrovae.infer import SVI
+from pyrovae.rows import Rows
+from pyrovae.train.callbacks import Callback, CallbackError, Schedules
+from pyrovae.train.progress import Progress
+from pyrovae.train.randomness import RandomState
+from pyrovae.train.trainer import Model, Trainer
+from pyrovae.vae import evaluating
+
+__all__ = ["History", "Run"]
+
+History = dict[str, list[float]]
+State = dict[str, Any]  # numbers, texts and tensors, in lists and dictionaries
+COUNTS = ("history", "step", "step_in_epoch", "rows_in_epoch", "loss_in_epoch", "seconds")
+
+
+class Run:
+    """A run of :func:`~pyrovae.fit`, which is handed to its callbacks.
+
+    Attributes: ``vae``, ``trainer``, ``callbacks``, ``num_epochs``; ``steps_per_epoch`` (infinite for a stream);
+        ``history``, with one number per finished epoch in each column; ``epoch``, from 1; ``step`` and
+        ``step_in_epoch``, the steps taken; ``epochs_done``, with fractions; ``loss``, of the last step in nats per
+        datum; ``settled``, the epoch from which on the objective stays the same; ``stop_reason``; ``seconds``.
+    """
+
+    def __init__(
+        self,
+        vae: Model,
+        trainer: Trainer,
+        data: Loader,
+        val: Loader | None,
+        num_epochs: int,
+        seed: int | None,
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self.vae, self.trainer, self.data, self.val = vae, trainer, data, val
+        self.num_epochs, self.steps_per_epoch, self.callbacks = num_epochs, data.num_batches, list(callbacks)
+        self.random = RandomState(seed, torch.device("cpu") if data.like is None else data.like.device)
+        self.history: History = {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []}
+        self.epoch, self.step, self.step_in_epoch, self.rows_in_epoch, self.loss_in_epoch = 0, 0, 0, 0, 0.0
+        self.loss, self.settled, self.started = math.nan, 0.0, time.perf_counter()
+        self.stop_reason: str | None = None
+        self._epoch_start = self.random.state_dict()
+        self._at_step_end = [each for each in callbacks if type(each).on_step_end is not Callback.on_step_end]
+        # the callbacks of fit itself draw nothing, and putting the random state back at each step takes time
+        draws = not all(isinstance(each, Progress | Schedules) for each in self._at_step_end)
+        self._after_draws = self.random.put_back if draws else nullcontext
+
+    @property
+    def epochs_done(self) -> float:
+        """Epochs done, with the fraction of the one under way, which is 0 for a stream."""
+        return len(self.history["epoch"]) + self.rows_in_epoch / self.data.num_rows
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start, without those between the end of a run and its resumption."""
+        return time.perf_counter() - self.started
+
+    def stop(self, reason: str) -> None:
+        """End the run after this epoch, or after this step: an epoch that is cut short has no row in the history."""
+        self.stop_reason = reason
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors themselves by name: the state of a module, or the parameters of a pair that have been trained."""
+        if isinstance(self.vae, nn.Module):
+            return {n: t for n, t in self.vae.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
+        stored = guards.stored()  # has those of all models; before the first step nobody knows which are the pair's
+        known = self.trainer.optim.optim_objs if isinstance(self.trainer, SVI) else {}
+        return {name: param for name, param in stored.items() if param in known} or stored
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Copy tensors into those of the same names."""
+        with torch.no_grad():
+            for name, tensor in self.weights().items():
+                if name in weights:
+                    tensor.copy_(weights[name])
+
+    def state_dict(self) -> State:
+        """A copy of all that a run goes on from, at any step: see :meth:`load_state_dict`."""
+        counts = {name: getattr(self, name) for name in COUNTS}
+        states = [(type(each).__name__, each.state_dict()) for each in self.callbacks]
+        return copy.deepcopy({**self._state(), **counts, "epoch_start": self._epoch_start, "callbacks": states})
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from the state of another run; to be called in ``on_fit_start``.
+
+        Raises: ValueError where the callbacks, the parameters or the seed are not those of that run.
+        """
+        state, names = copy.deepcopy(state), [type(each).__name__ for each in self.callbacks]
+        if names != (saved := [name for name, _ in state["callbacks"]]):
+            raise ValueError(f"callbacks: the state is of a run with {saved}, and this one has {names}")
+        if differ := sorted(state["weights"].keys() ^ self.weights().keys()):
+            raise ValueError(f"vae: the state is of a model with other parameters: {', '.join(differ[:3])}")
+        self._restore(state)
+        for callback, (_, saved) in zip(self.callbacks, state["callbacks"], strict=True):
+            callback.load_state_dict(saved)
+        self.history.update(state.pop("history"))
+        self.started, self._epoch_start = time.perf_counter() - state.pop("seconds"), state["epoch_start"]
+        vars(self).update({name: state[name] for name in COUNTS if name in state})
+
+    def start_epoch(self) -> None:
+        """Begin the next epoch, or go on with the one that a resumed run was in."""
+        self.epoch = len(self.history["epoch"]) + 1
+        self.call("on_epoch_start")
+
+    def batches(self) -> Iterator[Rows]:
+        """The batches of the epoch that are still to come."""
+        now = self.random.state_dict()
+        if self.step_in_epoch:
+            self.random.set_now(self._epoch_start)
+        self._epoch_start = self.random.state_dict()
+        passes = self.data.batches(self.random.order)
+        for _ in itertools.islice(passes, self.step_in_epoch):  # done before the run was resumed
+            pass
+        if self.step_in_epoch:
+            self.random.set_now(now)
+        return passes
+
+    def finish_step(self, loss: float, rows: int) -> None:
+        """Count a step and call ``on_step_end``."""
+        self.step, self.step_in_epoch, self.loss = self.step + 1, self.step_in_epoch + 1, loss / rows
+        self.rows_in_epoch, self.loss_in_epoch = self.rows_in_epoch + rows, self.loss_in_epoch + loss
+        with self._after_draws():
+            for callback in self._at_step_end:
+                self._call(callback, "on_step_end")
+
+    def finish_epoch(self, val_loss: float) -> None:
+        """Write a row of the history and call ``on_epoch_end``."""
+        row = (self.epoch, self.loss_in_epoch / self.rows_in_epoch, val_loss, self.seconds)
+        for column, number in zip(self.history.values(), row, strict=True):
+            column.append(number)
+        self.step_in_epoch, self.rows_in_epoch, self.loss_in_epoch = 0, 0, 0.0
+        self.call("on_epoch_end")
+
+    def call(self, moment: str) -> None:
+        """Call a method of every callback, in ``eval`` mode and without gradients."""
+        with self.random.put_back(), evaluating(self.vae) if isinstance(self.vae, nn.Module) else torch.no_grad():
+            for callback in self.callbacks:
+                self._call(callback, moment)
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """From ``on_fit_start`` to ``on_fit_end``, or to ``on_error`` of an error, which takes the history along."""
+        try:
+            self.call("on_fit_start")
+            if isinstance(self.trainer, SVI):
+                epochs, val = (
+                    self.num_epochs - len(self.history["epoch"]),
+                    0 if self.val is None else self.val.num_batches,
+                )
+                calls = {"step": epochs * self.steps_per_epoch - self.step_in_epoch, "evaluate": epochs * val}
+                self.trainer.expected_calls = {name: number for name, number in calls.items() if number < math.inf}
+            yield
+            self.call("on_fit_end")
+        except BaseException as error:
+            error.history = self.history  # type: ignore[attr-defined]  # for whoever catches it
+            for callback in self.callbacks:
+                try:
+                    callback.on_error(self, error)
+                except Exception as another:  # must not hide the first error
+                    warnings.warn(f"callback {type(callback).__name__}, in on_error: {another!r}", stacklevel=3)
+            raise
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Hold Pyro's lock; weights, optimizer and random state of a block that fails are put back to its start."""
+        with self.random.in_place():
+            before = copy.deepcopy(self._state())
+            try:
+                yield
+            except CallbackError:
+                raise
+            except BaseException:
+                self._restore(before)
+                raise
+
+    def _state(self) -> State:
+        weights = {name: tensor.detach() for name, tensor in self.weights().items()}
+        return {"weights": weights, "trainer": self.trainer.state_dict(), "random": self.random.state_dict()}
+
+    def _restore(self, state: State) -> None:
+        self.load_weights(state["weights"])
+        self.trainer.load_state_dict(state["trainer"])
+        self.random.load_state_dict(state["random"])
+
+    def _call(self, callback: Callback, moment: str) -> None:
+        try:
+            getattr(callback, moment)(self)
+        except Exception as error:
+            name = getattr(callback, "__name__", type(callback).__name__)
+            where = f"{moment}, epoch {self.epoch}, step {self.step}"
+            raise CallbackError(f"callbacks: {name} raised {type(error).__name__} in {where}: {error}") from error
