@@ -192,11 +192,11 @@ class _Player:
             param.grad = grad
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.params, self.clip_norm)
-        if self._grouped is None:
-            self.optim(self.params)  # makes an optimizer of each
-            self._grouped = Grouped(self.optim, self.params)
-        else:
+        if all(param in self.optim.optim_objs for param in self.params):
+            self._grouped = self._grouped or Grouped(self.optim, self.params)
             self._grouped.step()
+        else:
+            self.optim(self.params)  # makes an optimizer of each
         for param in self.params:
             param.grad = None
 

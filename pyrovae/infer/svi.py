@@ -205,6 +205,8 @@ class SVI(pyro.infer.SVI):
         params = list(self._params)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(params, self.clip_norm)
+        if self._optimizer is None and all(param in self.optim.optim_objs for param in params):
+            self._optimizer = Grouped(self.optim, params)
         if self._optimizer is None:
             self.optim(params)  # makes an optimizer of each parameter that it has not seen
             self._optimizer = Grouped(self.optim, params)

@@ -63,6 +63,9 @@ class Function(Callback):
     """A function ``(vae, epoch, history)`` that is called at the end of each epoch."""
 
     def __init__(self, function: Callable[[Model, int, History], object]) -> None:
+        if isinstance(function, type) or not callable(function):
+            kind = "a class: call it" if isinstance(function, type) else "neither a Callback nor a function"
+            raise TypeError(f"callbacks: {function!r} is {kind}")
         self.function, self.__name__ = function, getattr(function, "__name__", type(function).__name__)
 
     def on_epoch_end(self, run: Run) -> None:
