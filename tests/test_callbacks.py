@@ -221,6 +221,16 @@ def test_a_run_goes_on_where_another_one_was(at, seed, kind):
         assert torch.rand(1) == draw, "torch's random state is that of the whole run"
 
 
+def test_a_callable_object_keeps_its_state():
+    health = [pv.metrics.HealthCheck(X) for _ in range(2)]
+    checkpoint, vae = Checkpoint(("epoch", 2)), build()
+    fit(vae, epochs=3, seed=0, callbacks=[checkpoint, health[0]])
+    fit(vae, epochs=3, seed=0, callbacks=[Checkpoint(load=checkpoint.state), health[1]])
+    # the checkpoint was taken before the check of epoch 2
+    assert list(health[0].active) == [1, 2, 3]
+    assert health[1].active == {epoch: health[0].active[epoch] for epoch in (1, 3)}
+
+
 def test_a_state_of_another_run_is_refused():
     checkpoint, vae = Checkpoint(("epoch", 1)), build()
     fit(vae, seed=0, callbacks=[checkpoint])

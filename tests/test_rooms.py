@@ -35,7 +35,7 @@ BELOW: dict[str, set[str]] = {
     "plots": {"metrics", "train", "adversarial", "vae", "rows"},
     "compression": {"vae", "distributions", "guards"},
     "metrics": {"compilation", "objectives", "vae", "distributions", "guards", "rows"},
-    "train": {"adversarial", "infer", "optim", "objectives", "vae", "data", "likelihoods", "guards", "rows"},
+    "train": {"infer", "optim", "objectives", "vae", "data", "likelihoods", "guards", "rows"},
     "adversarial": {"infer", "objectives", "vae", "priors", "guides", "compilation", "distributions", "guards"},
     "infer": {"compilation", "objectives", "guards"},
     "optim": {"objectives", "names"},

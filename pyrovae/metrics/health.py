@@ -100,6 +100,14 @@ class HealthCheck:
                 self._told.add(kind)
                 warnings.warn(f"epoch {epoch}: {text}", CollapseWarning, stacklevel=2)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint of a run keeps."""
+        return {"active": self.active, "told": sorted(self._told)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state_dict` returned."""
+        self.active, self._told = dict(state["active"]), set(state["told"])
+
     def _problems(self, vae: VAE, x: Rows, epoch: int) -> Iterator[tuple[str, str]]:
         mask = self._active(vae, x)
         now = self.active[epoch] = int(mask.sum())

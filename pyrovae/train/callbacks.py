@@ -72,6 +72,14 @@ class Function(Callback):
         """Call the function."""
         self.function(run.vae, run.epoch, run.history)
 
+    def state_dict(self) -> dict[str, object]:
+        """The state of a callable object that has one."""
+        return getattr(self.function, "state_dict", dict)()
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Put it back."""
+        getattr(self.function, "load_state_dict", dict)(state)
+
 
 class Schedules(Callback):
     """Moves the schedules of the objective and of the learning rates, and steps Pyro's schedulers after each epoch."""

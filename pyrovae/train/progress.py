@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Progress"]
 
 LONG = 2.0  # seconds after which the batches of an epoch are shown too
-EVERY = 5.0  # seconds between two lines where there is no terminal
+EVERY = 5.0  # seconds between two lines of epochs where there is no terminal
+REST = 30.0  # seconds between two lines within an epoch
 
 
 class Progress(Callback):
@@ -33,7 +35,7 @@ class Progress(Callback):
         if isinstance(run.trainer, SVI):
             run.trainer.on_compile = self._say
         if sys.stderr.isatty():
-            self._bar = tqdm(total=run.num_epochs, unit="epoch", file=sys.stderr, dynamic_ncols=True)
+            self._bar = _new_bar("epoch", run.num_epochs)
 
     def on_epoch_start(self, run: Run) -> None:
         """Start the clock of the epoch."""
@@ -43,24 +45,24 @@ class Progress(Callback):
 
     def on_step_end(self, run: Run) -> None:
         """Count the batches of a long epoch."""
+        now, total = time.monotonic(), run.steps_per_epoch if math.isfinite(run.steps_per_epoch) else None
         if self._batches is not None:
             self._batches.update()
-        elif time.monotonic() - self._start > LONG:
-            total = run.steps_per_epoch if math.isfinite(run.steps_per_epoch) else None
-            if self._bar is None:
-                self._line(f"epoch {run.epoch}: batch {run.step_in_epoch} of {total or '?'}, loss {run.loss:.2f}")
-            else:
-                options = {"initial": run.step_in_epoch, "unit": "batch", "leave": False, "dynamic_ncols": True}
-                self._batches = tqdm(desc=f"epoch {run.epoch}", total=total, file=sys.stderr, **options)
+        elif self._bar is not None and now - self._start > LONG:
+            done = {"desc": f"epoch {run.epoch}", "initial": run.step_in_epoch, "leave": False}
+            self._batches = _new_bar("batch", total, **done)
+        elif self._bar is None and now - max(self._start, self._told) > REST:
+            of = "" if total is None else f" of {total:.0f}"
+            self._say(f"epoch {run.epoch}: batch {run.step_in_epoch}{of}, loss {run.loss:.2f}")
 
     def on_epoch_end(self, run: Run) -> None:
         """Show the losses."""
         self._close_batches()
-        if self._bar is None:
-            self._line(f"epoch {run.epoch} of {run.num_epochs}: {_losses(run)}")
-        else:
-            self._bar.set_postfix_str(_losses(run), refresh=False)
+        if self._bar is not None:
+            self._bar.set_postfix_str(_losses(run, unit=""), refresh=False)
             self._bar.update()
+        elif time.monotonic() - self._told >= EVERY:
+            self._say(f"epoch {run.epoch} of {run.num_epochs}: {_losses(run)}")
 
     def on_fit_end(self, run: Run) -> None:
         """The last line is the final state."""
@@ -86,16 +88,17 @@ class Progress(Callback):
             self._batches.close()
             self._batches = None
 
-    def _line(self, text: str) -> None:
-        if time.monotonic() - self._told >= EVERY:
-            self._say(text)
-
     def _say(self, text: str) -> None:
         self._told = time.monotonic()
         tqdm.write(text, file=sys.stderr)
 
 
-def _losses(run: Run, before: str = "") -> str:
+def _losses(run: Run, before: str = "", unit: str = " nats per datum") -> str:
     train, val = (run.history[name][-1:] or [math.nan] for name in ("train_loss", "val_loss"))
     shown = [f"{name} {loss:.2f}" for name, (loss,) in (("loss", train), ("validation", val)) if not math.isnan(loss)]
-    return f"{before}{', '.join(shown)} nats per datum" if shown else ""
+    return f"{before}{', '.join(shown)}{unit}" if shown else ""
+
+
+def _new_bar(unit: str, total: float | None, **options: object) -> tqdm:
+    size = shutil.get_terminal_size()  # 80 by 24 where the terminal does not say; tqdm would then show nothing
+    return tqdm(total=total, unit=unit, file=sys.stderr, ncols=size.columns, nrows=size.lines, **options)
