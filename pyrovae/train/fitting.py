@@ -16,16 +16,10 @@ from torch.utils.data import Dataset
 from pyrovae.data import Data
 from pyrovae.data.loading import Loader
 from pyrovae.objectives import blame, is_divergence
+from pyrovae.random_state import RandomState
 from pyrovae.rows import Rows, is_rows, num_rows, tensors
 from pyrovae.train.callbacks import BestWeights, Callback, EarlyStopping, Function, Schedules
-from pyrovae.train.checks import (
-    check_callbacks,
-    check_data,
-    check_model,
-    check_optim,
-    check_values,
-    num_tensors,
-)
+from pyrovae.train.checks import check_callbacks, check_data, check_model, check_optim, check_values, num_tensors
 from pyrovae.train.old_guards import check_registered
 from pyrovae.train.progress import Progress
 from pyrovae.train.run import History, Run
@@ -61,39 +55,34 @@ def fit(
         vae: A VAE, a pair ``(model, guide)`` of Pyro functions of a batch, or a model with a method ``trainer(optim,
             loss, **options)`` that returns a :class:`~pyrovae.train.Trainer`, such as a GAN.
         data: A :class:`~pyrovae.data.Data`, with its validation set, a tensor, a Dataset, or batches. A tuple of
-            tensors with one row each for a datum is given as several arguments, ``model(x, y)``. From a Data, a Dataset
-            or batches ``(x, y)`` a :class:`~pyrovae.ConditionalVAE` takes both, two functions take as many as they have
-            arguments without a default, and a VAE takes x.
+            tensors with one row each for a datum is given as several arguments, ``model(x, y)``. From batches
+            ``(x, y)`` a :class:`~pyrovae.ConditionalVAE` takes both, a pair as many as it requires, and a VAE x.
         epochs: Passes over the data.
         batch_size: Data per step; None is all of them.
-        optim: Any optimizer of ``pyrovae.optim`` or ``pyro.optim``; None is Adam at a learning rate of 1e-3. A schedule
-            of its learning rate is followed from step to step, a scheduler of Pyro from epoch to epoch. For a game,
-            ``optim`` and ``loss`` are those of :class:`~pyrovae.adversarial.Updates`.
+        optim: An optimizer of ``pyrovae.optim`` or ``pyro.optim``; None is Adam at 1e-3. Schedules of its learning rate
+            are followed, Pyro's from epoch to epoch. For a game see :class:`~pyrovae.adversarial.Updates`.
         loss: An objective of ``pyrovae`` or of Pyro; None is ``pyrovae.ELBO()``. Its schedules must end within the run.
             The validation loss is that of ``loss.true_bound()``: no beta, no schedules, no penalties.
         val: Validation data, where ``data`` brings none.
-        patience: Short for the callback :class:`~pyrovae.train.EarlyStopping`; None runs all epochs.
-        callbacks: Each is a :class:`~pyrovae.train.Callback`, or a function ``callback(vae, epoch, history)`` that is
-            called at the end of every epoch, in ``eval`` mode.
-        seed: The seed of the order of the batches and of all draws, which then leave torch's random state as it was;
-            None goes on from torch's.
-        progress: Whether to show progress on standard error, by :class:`~pyrovae.train.Progress`.
+        patience: Short for :class:`~pyrovae.train.EarlyStopping`; None runs all epochs.
+        callbacks: Each a :class:`~pyrovae.train.Callback`, or a function ``(vae, epoch, history)`` that is called at
+            the end of every epoch.
+        seed: Of the order of the batches and of all draws; torch's random state then stays as it was.
+        progress: Whether to show progress on standard error.
         compile: Whether the step is compiled: True, False, or None where the run is long enough to earn it back.
         clip_norm: Largest Euclidean norm of the gradient of all parameters together.
         precision: ``torch.bfloat16`` has the networks multiply in it, see :class:`~pyrovae.SVI`.
 
-    Two runs in two threads take turns, epoch by epoch, and with seeds each gives the numbers that it gives alone. The
-    thread that trains holds ``pyrovae.guards.pyro_lock``; callbacks are called without it, except in ``on_step_end``.
+    Runs in several threads take turns, epoch by epoch, by ``pyrovae.guards.pyro_lock``, which callbacks do not hold,
+    except in ``on_step_end``. An epoch that fails has not happened: weights, optimizer and random state are those of
+    its start. After Ctrl-C the best weights are in place. Every error has the history so far:
+    ``except KeyboardInterrupt as stop: history = stop.history``.
 
     Returns: ``{"epoch", "train_loss", "val_loss", "seconds"}``, one number per epoch; losses in nats per datum, the
         seconds since the start. ``val_loss`` is NaN without validation data.
-    Raises: ValueError or TypeError, before the first step, for arguments and data that cannot be trained with;
-        FloatingPointError when the loss becomes NaN, with the epoch, the step, the site and the parameter that went
-        wrong; :class:`~pyrovae.train.CallbackError` when a callback raises, with its name. The history so far is the
-        attribute ``history`` of every error after the start, also of the KeyboardInterrupt of Ctrl-C:
-        ``except KeyboardInterrupt as stop: history = stop.history``. An epoch that fails has not happened: weights,
-        optimizer and random state are those of its start. After Ctrl-C the best weights are in place, if there are
-        validation data. The error of a callback undoes nothing.
+    Raises: ValueError or TypeError for arguments and data that cannot be trained with; FloatingPointError when the loss
+        becomes NaN, with the epoch, the step, the site and the parameter that went wrong;
+        :class:`~pyrovae.train.CallbackError` when a callback raises.
     """
     check_model(vae, epochs)
     takes, transform = num_tensors(vae), None
@@ -111,7 +100,8 @@ def fit(
     own = [each for each in own if not any(isinstance(other, type(each)) for other in given)]
     own += [] if patience is None else [EarlyStopping(patience)]
     check_callbacks([*own, *given], trainer, epochs, train, validated=val is not None)
-    run = Run(vae, trainer, train, held_out, epochs, seed, [*own, *given])
+    random = RandomState(seed, torch.device("cpu") if like is None else like.device)
+    run = Run(vae, trainer, train, held_out, epochs, random, [*own, *given])
     with run.all_or_nothing():
         check_data("data", vae, trainer, train)
         if held_out is not None:

@@ -7,8 +7,9 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 from pyrovae import guards
 from pyrovae.data.loading import Loader
 from pyrovae.infer import SVI
+from pyrovae.random_state import RandomState
 from pyrovae.rows import Rows
 from pyrovae.train.callbacks import Callback, CallbackError, Schedules
 from pyrovae.train.progress import Progress
-from pyrovae.train.randomness import RandomState
 from pyrovae.train.trainer import Model, Trainer
 from pyrovae.vae import evaluating
 
@@ -31,37 +32,39 @@ State = dict[str, Any]  # numbers, texts and tensors, in lists and dictionaries
 COUNTS = ("history", "step", "step_in_epoch", "rows_in_epoch", "loss_in_epoch", "seconds")
 
 
+@dataclass
 class Run:
-    """A run of :func:`~pyrovae.fit`, which is handed to its callbacks.
+    """A run of :func:`~pyrovae.fit`, as its callbacks see it."""
 
-    Attributes: ``vae``, ``trainer``, ``callbacks``, ``num_epochs``; ``steps_per_epoch`` (infinite for a stream);
-        ``history``, with one number per finished epoch in each column; ``epoch``, from 1; ``step`` and
-        ``step_in_epoch``, the steps taken; ``epochs_done``, with fractions; ``loss``, of the last step in nats per
-        datum; ``settled``, the epoch from which on the objective stays the same; ``stop_reason``; ``seconds``.
-    """
+    vae: Model
+    trainer: Trainer
+    data: Loader
+    val: Loader | None
+    num_epochs: int
+    random: RandomState
+    callbacks: list[Callback]
+    history: History = field(default_factory=lambda: {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []})
+    epoch: int = 0  # the one under way, from 1
+    step: int = 0  # steps taken
+    step_in_epoch: int = 0
+    rows_in_epoch: int = 0
+    loss_in_epoch: float = 0.0  # their sum
+    loss: float = math.nan  # of the last step, in nats per datum
+    settled: float = 0.0  # the epoch from which on the objective stays the same
+    stop_reason: str | None = None
+    started: float = field(default_factory=time.perf_counter)
 
-    def __init__(
-        self,
-        vae: Model,
-        trainer: Trainer,
-        data: Loader,
-        val: Loader | None,
-        num_epochs: int,
-        seed: int | None,
-        callbacks: Sequence[Callback],
-    ) -> None:
-        self.vae, self.trainer, self.data, self.val = vae, trainer, data, val
-        self.num_epochs, self.steps_per_epoch, self.callbacks = num_epochs, data.num_batches, list(callbacks)
-        self.random = RandomState(seed, torch.device("cpu") if data.like is None else data.like.device)
-        self.history: History = {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []}
-        self.epoch, self.step, self.step_in_epoch, self.rows_in_epoch, self.loss_in_epoch = 0, 0, 0, 0, 0.0
-        self.loss, self.settled, self.started = math.nan, 0.0, time.perf_counter()
-        self.stop_reason: str | None = None
+    def __post_init__(self) -> None:
         self._epoch_start = self.random.state_dict()
-        self._at_step_end = [each for each in callbacks if type(each).on_step_end is not Callback.on_step_end]
+        self._at_step_end = [each for each in self.callbacks if type(each).on_step_end is not Callback.on_step_end]
         # the callbacks of fit itself draw nothing, and putting the random state back at each step takes time
         draws = not all(isinstance(each, Progress | Schedules) for each in self._at_step_end)
         self._after_draws = self.random.put_back if draws else nullcontext
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Batches of an epoch; infinite for a stream."""
+        return self.data.num_batches
 
     @property
     def epochs_done(self) -> float:
@@ -160,10 +163,7 @@ class Run:
         try:
             self.call("on_fit_start")
             if isinstance(self.trainer, SVI):
-                epochs, val = (
-                    self.num_epochs - len(self.history["epoch"]),
-                    0 if self.val is None else self.val.num_batches,
-                )
+                epochs, val = self.num_epochs - len(self.history["epoch"]), self.val.num_batches if self.val else 0
                 calls = {"step": epochs * self.steps_per_epoch - self.step_in_epoch, "evaluate": epochs * val}
                 self.trainer.expected_calls = {name: number for name, number in calls.items() if number < math.inf}
             yield

@@ -1,4 +1,4 @@
-"""The random state of a run, which takes the place of torch's only while the run trains."""
+"""Torch's random state as an object: one of its own for each run, saved, put back, and safe with threads."""
 
 from __future__ import annotations
 
