@@ -2,6 +2,7 @@
 
 import copy
 import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pyro
@@ -224,11 +225,10 @@ def test_a_run_goes_on_where_another_one_was(at, seed, kind):
 def test_a_callable_object_keeps_its_state():
     health = [pv.metrics.HealthCheck(X) for _ in range(2)]
     checkpoint, vae = Checkpoint(("epoch", 2)), build()
-    fit(vae, epochs=3, seed=0, callbacks=[checkpoint, health[0]])
-    fit(vae, epochs=3, seed=0, callbacks=[Checkpoint(load=checkpoint.state), health[1]])
-    # the checkpoint was taken before the check of epoch 2
+    fit(vae, epochs=3, seed=0, callbacks=[health[0], checkpoint])
+    fit(vae, epochs=3, seed=0, callbacks=[health[1], Checkpoint(load=checkpoint.state)])
     assert list(health[0].active) == [1, 2, 3]
-    assert health[1].active == {epoch: health[0].active[epoch] for epoch in (1, 3)}
+    assert health[1].active == health[0].active
 
 
 def test_a_state_of_another_run_is_refused():
@@ -465,6 +465,40 @@ def test_a_pair_in_a_thread_leaves_the_weights_of_others_alone():
     pair = (lambda x: vae.model(x), lambda x: vae.guide(x))
     fit(pair, val=X[:9], optim=pyro.optim.Adam({"lr": 1.0}), callbacks=[train_other])
     assert bool((next(other.parameters()) == 7.0).all())
+
+
+def test_callbacks_do_not_hold_the_lock():
+    """One run waits in a callback for an epoch of the other."""
+    done = threading.Event()
+
+    def wait(vae, epoch, history):
+        assert done.wait(60)
+
+    vaes = [build(seed) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(fit, vae, callbacks=[each])
+            for vae, each in zip(vaes, (wait, lambda *_: done.set()), strict=True)
+        ]
+        assert [run.result()["epoch"] for run in runs] == [[1, 2, 3]] * 2
+
+
+def test_best_weights_are_those_of_one_run():
+    best, checkpoint = BestWeights(), Checkpoint(("epoch", 2))
+    vae = build()
+    fit(vae, val=X, seed=0, callbacks=[best, checkpoint])
+    first = best.loss
+    fit(vae, val=X, epochs=1, seed=0, optim=pyro.optim.SGD({"lr": 1e-9}), callbacks=[best])
+    vae.load_state_dict(weights(build(1)))
+    history = fit(vae, val=X, epochs=1, seed=0, callbacks=[best])
+    assert best.loss == history["val_loss"][0] != first
+    history = fit(vae, val=X, seed=0, callbacks=[best, Checkpoint(load=checkpoint.state)])
+    assert best.loss == min(history["val_loss"]) == first, "a resumed run goes on with the best weights that it had"
+
+
+def test_validation_data_that_end_are_named():
+    with pytest.raises(ValueError, match="val gave no batch"):
+        fit(build(), val=iter([X[:9]]))
 
 
 class Stream(IterableDataset):

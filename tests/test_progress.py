@@ -112,7 +112,7 @@ def test_in_a_file_a_very_long_epoch_says_where_it_is(log, monkeypatch):
     monkeypatch.setattr(progress, "LONG", 0.0)
     monkeypatch.setattr(progress, "REST", 0.0)
     fit(epochs=1)
-    assert re.match(r"epoch 1: batch 1 of 4, loss \d\.\d\d\nepoch 1: batch 2 of 4", written())
+    assert re.match(r"epoch 1: batch 1 of 4, loss \d\.\d\d nats per datum\nepoch 1: batch 2 of 4", written())
 
 
 def test_the_last_line_says_why_a_run_ended(log):

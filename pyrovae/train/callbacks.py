@@ -69,15 +69,12 @@ class Function(Callback):
         self.function, self.__name__ = function, getattr(function, "__name__", type(function).__name__)
 
     def on_epoch_end(self, run: Run) -> None:
-        """Call the function."""
         self.function(run.vae, run.epoch, run.history)
 
     def state_dict(self) -> dict[str, object]:
-        """The state of a callable object that has one."""
-        return getattr(self.function, "state_dict", dict)()
+        return getattr(self.function, "state_dict", dict)()  # of a callable object
 
     def load_state_dict(self, state: dict[str, object]) -> None:
-        """Put it back."""
         getattr(self.function, "load_state_dict", dict)(state)
 
 
@@ -92,11 +89,9 @@ class Schedules(Callback):
         self.named += [("optim: the schedule of the learning rate", each.schedule) for each in self.rates]
 
     def on_fit_start(self, run: Run) -> None:
-        """Tell the run from which epoch on its objective stays the same."""
         run.settled = max([0.0, *(self.end(each, run.steps_per_epoch) for each in self.of_loss.values())])
 
     def on_epoch_start(self, run: Run) -> None:
-        """Move the schedules to where the run is."""
         if isinstance(run.trainer, SVI):
             run.trainer.epoch = run.epochs_done
         for optim in self.rates:
@@ -105,13 +100,12 @@ class Schedules(Callback):
     on_step_end = on_epoch_start
 
     def on_epoch_end(self, run: Run) -> None:
-        """Step Pyro's schedulers."""
         for optim in self.optims:
             if isinstance(optim, PyroLRScheduler):
                 optim.step(*(run.history["val_loss"][-1:] if follows_validation(optim) else []))
 
     def on_fit_end(self, run: Run) -> None:
-        """Warn of a schedule that ends later than the run did, whose number of steps was not known before."""
+        # of a stream the number of steps is known only now
         for what, schedule in self.named if math.isinf(run.steps_per_epoch) else ():
             if schedule.unit == "steps" and run.step < schedule.end < math.inf:
                 warnings.warn(f"{what} ends after the run, which ended at step {run.step}", stacklevel=2)
@@ -123,32 +117,32 @@ class Schedules(Callback):
 
 
 class BestWeights(Callback):
-    """Keeps the weights of the epoch with the least validation loss, also after Ctrl-C.
+    """Leaves the model with the weights of the epoch with the least validation loss, also after Ctrl-C.
 
-    Attributes: ``loss``, ``epoch`` and ``weights`` of the best epoch, which is 0 while there is none.
+    Attributes: ``weights``, ``loss`` and ``epoch`` of the best epoch so far, which is 0 before the first.
     """
 
     def __init__(self) -> None:
         self.loss, self.epoch = math.inf, 0
         self.weights: dict[str, Tensor] = {}
 
+    def on_fit_start(self, run: Run) -> None:
+        if run.step == 0:  # a run that is resumed has a best epoch already
+            self.loss, self.epoch, self.weights = math.inf, 0, {}
+
     def on_epoch_end(self, run: Run) -> None:
-        """Copy the weights if the validation loss is the least so far."""
         if run.history["val_loss"][-1] < self.loss and getattr(run.trainer, "comparable", True):
             self.loss, self.epoch = run.history["val_loss"][-1], run.epoch
             self.weights = {name: tensor.detach().clone() for name, tensor in run.weights().items()}
 
     def on_fit_end(self, run: Run) -> None:
-        """Put the best weights in place."""
         run.load_weights(self.weights)
 
     def on_error(self, run: Run, error: BaseException) -> None:
-        """Put the best weights in place after Ctrl-C, but not after an error."""
-        if not isinstance(error, Exception):
+        if not isinstance(error, Exception):  # Ctrl-C, and what else is no failure
             run.load_weights(self.weights)
 
     def state_dict(self) -> dict[str, object]:
-        """The attributes."""
         return vars(self)
 
 
@@ -161,7 +155,6 @@ class EarlyStopping(Callback):
         self.patience = patience
 
     def on_epoch_end(self, run: Run) -> None:
-        """Stop the run if its patience is over."""
         losses = run.history["val_loss"]
         if run.epoch - max(losses.index(min(losses)) + 1, run.settled) >= self.patience:
             run.stop(f"the validation loss is not better than {self.patience} epochs ago")

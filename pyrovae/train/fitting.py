@@ -141,6 +141,8 @@ def evaluate(run: Run, held_out: Loader) -> float:
         for batch in held_out.batches():
             total += number(run, run.trainer.evaluate, batch, "the validation loss")
             rows += num_rows(batch)
+    if rows == 0:
+        raise ValueError("val gave no batch: it must be possible to iterate over it once per epoch")
     if math.isinf(total) and math.isfinite(run.loss_in_epoch):
         raise FloatingPointError(f"the validation loss became {total / rows}")
     return total / rows

@@ -30,48 +30,44 @@ class Progress(Callback):
     _batches: tqdm | None = None
 
     def on_fit_start(self, run: Run) -> None:
-        """Open the bar, and have the trainer say that it is going to compile."""
         self._told = -math.inf
         if isinstance(run.trainer, SVI):
             run.trainer.on_compile = self._say
         if sys.stderr.isatty():
-            self._bar = _new_bar("epoch", run.num_epochs)
+            self._bar = _new_bar(unit="epoch", total=run.num_epochs)
 
     def on_epoch_start(self, run: Run) -> None:
-        """Start the clock of the epoch."""
         self._start = time.monotonic()
         if self._bar is not None:
             self._bar.n = run.epoch - 1  # a resumed run has epochs behind it
 
     def on_step_end(self, run: Run) -> None:
-        """Count the batches of a long epoch."""
-        now, total = time.monotonic(), run.steps_per_epoch if math.isfinite(run.steps_per_epoch) else None
+        now = time.monotonic()
         if self._batches is not None:
             self._batches.update()
         elif self._bar is not None and now - self._start > LONG:
-            done = {"desc": f"epoch {run.epoch}", "initial": run.step_in_epoch, "leave": False}
-            self._batches = _new_bar("batch", total, **done)
+            total = run.steps_per_epoch if math.isfinite(run.steps_per_epoch) else None
+            self._batches = _new_bar(
+                f"epoch {run.epoch}", unit="batch", total=total, initial=run.step_in_epoch, leave=False
+            )
         elif self._bar is None and now - max(self._start, self._told) > REST:
-            of = "" if total is None else f" of {total:.0f}"
-            self._say(f"epoch {run.epoch}: batch {run.step_in_epoch}{of}, loss {run.loss:.2f}")
+            of = f" of {run.steps_per_epoch:.0f}" if math.isfinite(run.steps_per_epoch) else ""
+            self._say(f"epoch {run.epoch}: batch {run.step_in_epoch}{of}, loss {run.loss:.2f} nats per datum")
 
     def on_epoch_end(self, run: Run) -> None:
-        """Show the losses."""
         self._close_batches()
         if self._bar is not None:
-            self._bar.set_postfix_str(_losses(run, unit=""), refresh=False)
+            self._bar.set_postfix_str(_losses(run), refresh=False)
             self._bar.update()
         elif time.monotonic() - self._told >= EVERY:
-            self._say(f"epoch {run.epoch} of {run.num_epochs}: {_losses(run)}")
+            self._say(f"epoch {run.epoch} of {run.num_epochs}: {_losses(run)} nats per datum")
 
     def on_fit_end(self, run: Run) -> None:
-        """The last line is the final state."""
         best = max((each.epoch for each in run.callbacks if isinstance(each, BestWeights)), default=0)
         stopped = f"; stopped: {run.stop_reason}" if run.stop_reason else ""
         self._end(run, f"{stopped}{f'; the weights are those of epoch {best}' if best else ''}")
 
     def on_error(self, run: Run, error: BaseException) -> None:
-        """The last line says what ended the run."""
         self._end(run, f"; ended by {type(error).__name__}")
 
     def _end(self, run: Run, how: str) -> None:
@@ -79,9 +75,9 @@ class Progress(Callback):
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        self._say(
-            f"{len(run.history['epoch'])} of {run.num_epochs} epochs in {run.seconds:.1f} s{_losses(run, ', ')}{how}"
-        )
+        done = len(run.history["epoch"])
+        losses = f", {_losses(run)} nats per datum" if done else ""
+        self._say(f"{done} of {run.num_epochs} epochs in {run.seconds:.1f} s{losses}{how}")
 
     def _close_batches(self) -> None:
         if self._batches is not None:
@@ -93,12 +89,11 @@ class Progress(Callback):
         tqdm.write(text, file=sys.stderr)
 
 
-def _losses(run: Run, before: str = "", unit: str = " nats per datum") -> str:
-    train, val = (run.history[name][-1:] or [math.nan] for name in ("train_loss", "val_loss"))
-    shown = [f"{name} {loss:.2f}" for name, (loss,) in (("loss", train), ("validation", val)) if not math.isnan(loss)]
-    return f"{before}{', '.join(shown)}{unit}" if shown else ""
+def _losses(run: Run) -> str:
+    train, val = run.history["train_loss"][-1], run.history["val_loss"][-1]
+    return f"loss {train:.2f}" if math.isnan(val) else f"loss {train:.2f}, validation {val:.2f}"
 
 
-def _new_bar(unit: str, total: float | None, **options: object) -> tqdm:
+def _new_bar(text: str | None = None, **options: object) -> tqdm:
     size = shutil.get_terminal_size()  # 80 by 24 where the terminal does not say; tqdm would then show nothing
-    return tqdm(total=total, unit=unit, file=sys.stderr, ncols=size.columns, nrows=size.lines, **options)
+    return tqdm(desc=text, file=sys.stderr, ncols=size.columns, nrows=size.lines, **options)
