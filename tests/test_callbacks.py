@@ -434,7 +434,8 @@ def test_bad_input_is_named(call, error, message):
 def test_two_fits_in_two_threads_give_what_each_gives_alone():
     def one(seed, vae):
         order = []
-        history = fit(vae, epochs=8, val=X[:9], seed=seed, callbacks=[lambda vae, epoch, _: order.append(epoch)])
+        callbacks = [lambda vae, epoch, _: order.append(epoch), pv.metrics.HealthCheck(X)]
+        history = fit(vae, epochs=8, val=X[:9], seed=seed, callbacks=callbacks)
         assert order == list(range(1, 9))
         return {**history, "seconds": 0}, weights(vae)
 

@@ -157,4 +157,4 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, run: Run) -> None:
         losses = run.history["val_loss"]
         if run.epoch - max(losses.index(min(losses)) + 1, run.settled) >= self.patience:
-            run.stop(f"the validation loss is not better than {self.patience} epochs ago")
+            run.stop(f"no better validation loss in {self.patience} epoch{'' if self.patience == 1 else 's'}")

@@ -96,7 +96,7 @@ class Run:
                     tensor.copy_(weights[name])
 
     def state_dict(self) -> State:
-        """A copy of all that a run goes on from, at any step. Callbacks after the one that asks have not seen the step."""
+        """A copy of all that a run goes on from. Callbacks after the one that asks have not seen the epoch yet."""
         counts = {name: getattr(self, name) for name in COUNTS}
         states = [[type(each).__name__, each.state_dict()] for each in self.callbacks]
         return _copied({**self._state(), **counts, "epoch_start": self._epoch_start, "callbacks": states})
