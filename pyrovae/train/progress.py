@@ -68,16 +68,15 @@ class Progress(Callback):
         self._end(run, f"{stopped}{f'; the weights are those of epoch {best}' if best else ''}")
 
     def on_error(self, run: Run, error: BaseException) -> None:
-        self._end(run, f"; ended by {type(error).__name__}")
+        self._end(run, "" if isinstance(error, Exception) else f"; ended by {type(error).__name__}")
 
     def _end(self, run: Run, how: str) -> None:
         self._close_batches()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-        done = len(run.history["epoch"])
-        losses = f", {_losses(run)} nats per datum" if done else ""
-        self._say(f"{done} of {run.num_epochs} epochs in {run.seconds:.1f} s{losses}{how}")
+        if done := len(run.history["epoch"]):
+            self._say(f"{done} of {run.num_epochs} epochs in {run.seconds:.1f} s, {_losses(run)} nats per datum{how}")
 
     def _close_batches(self) -> None:
         if self._batches is not None:
