@@ -6,7 +6,7 @@ Model and guide are called with the tensors, ``model(x)`` or ``model(x, y)``; wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ __all__ = ["Rows", "check_rows", "cut", "data_of", "each", "is_rows", "joined", 
 Rows = Tensor | tuple[Tensor, ...]
 
 
-def is_rows(x: Any) -> bool:
+def is_rows(x: object) -> TypeGuard[Rows]:
     """Whether it is a tensor or a tuple of tensors; a list of tensors is one of batches."""
     return isinstance(x, Tensor) or (isinstance(x, tuple) and len(x) > 0 and all(isinstance(t, Tensor) for t in x))
 

@@ -28,7 +28,7 @@ from pyrovae.metrics.draws import log_weights, measuring
 from pyrovae.objectives import ELBO, Schedule, constant, warmup
 from pyrovae.optim import by_name, takes_whole_set
 from pyrovae.train import fit
-from pyrovae.train.checks import check_support
+from pyrovae.train.checks import check_values
 from pyrovae.vae import VAE
 
 __all__ = ["VAETransformer"]
@@ -173,7 +173,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         X = self._rows(X)
         num_samples = self._count("num_samples")
         vae, x = self._measured(X)
-        check_support(vae, x)
+        check_values(vae, x)
 
         def bound(row: Tensor) -> tuple[Tensor]:
             return (log_weights(vae, row, num_samples).logsumexp(0) - math.log(num_samples),)

@@ -7,9 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pyrovae as pv
-from pyrovae.data import placement
+from pyrovae.data import loading, placement
 from pyrovae.data.placement import placed, sent
-from pyrovae.train import fitting
 
 HERE, THERE = torch.empty(0), torch.empty(0, device="meta")
 
@@ -113,7 +112,7 @@ def test_fit_cuts_its_batches_from_the_tensor_that_it_was_given(monkeypatch):
         seen.append(x.data_ptr())
         return pv.data.batches(x, *args, **kwargs)
 
-    monkeypatch.setattr(fitting, "batches", batches)
+    monkeypatch.setattr(loading, "batches", batches)
     x, val = torch.bernoulli(torch.full((40, 6), 0.5)), torch.zeros(8, 6)
     pv.fit(pv.build_vae((6,), 2, hidden=(3,)), x, epochs=3, val=val, progress=False)
     assert seen == [x.data_ptr(), val.data_ptr()] * 3

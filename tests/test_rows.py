@@ -153,7 +153,7 @@ def vae():
             lambda: metrics.log_likelihood(vae(), (torch.rand(5, 2), torch.arange(5))),
         ),
         (
-            "data: a GAN or an adversarial autoencoder takes one tensor, got 2",
+            r"data has 2 tensors for each datum, and the trainer takes \(x\)",
             lambda: pv.fit(
                 pv.GAN(pv.priors.Normal(1), pv.nn.MLP(1, [3], 2), pv.nn.MLP(2, [3], 1)),
                 (torch.rand(5, 2), torch.arange(5)),

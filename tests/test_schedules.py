@@ -101,7 +101,7 @@ def test_a_stream_that_ends_before_the_schedule_is_marked():
         def __iter__(self):
             return iter([X[:30], X[30:]])
 
-    with pytest.warns(UserWarning, match="ended at step 4, before the schedule of beta"):
+    with pytest.warns(UserWarning, match="loss: the schedule of beta ends after the run, which ended at step 4"):
         pv.fit(build(), Stream(), epochs=2, loss=pv.ELBO(pv.warmup(steps=50)), progress=False)
 
 

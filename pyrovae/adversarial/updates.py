@@ -7,6 +7,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor, nn
 
 from pyrovae import guards
@@ -46,13 +47,22 @@ class Game(nn.Module):
             raise ValueError(f"critic must return one number for each of {len(x)} rows, got {tuple(scores.shape)}")
         return scores.flatten()
 
-    def updates(
+    def trainer(
         self,
         optim: Optim | tuple[Optim, Optim] | None = None,
         loss: GameLoss | str | None = None,
+        *,
         clip_norm: float | None = None,
+        compile: bool | None = None,
+        precision: torch.dtype | None = None,
     ) -> Updates:
-        """What trains it, a batch at a time; the arguments are those of :class:`Updates`."""
+        """What trains the model, one batch at a time; the arguments are those of :class:`Updates`.
+
+        Raises: ValueError for ``compile`` and ``precision``, which a game does not have.
+        """
+        for name, value in (("compile", compile or None), ("precision", precision)):
+            if value is not None:
+                raise ValueError(f"{name} is not for a GAN or an adversarial autoencoder, got {value}")
         return Updates(self, optim, loss, clip_norm)
 
 
@@ -76,7 +86,7 @@ class Updates:
     References: Goodfellow et al. (2014), algorithm 1; Radford, Metz and Chintala (2016) for Adam's numbers.
     """
 
-    compilations = 0  # what pyrovae.SVI counts
+    comparable = False  # a validation loss is what the critic of that epoch says
 
     def __init__(
         self,
@@ -89,6 +99,11 @@ class Updates:
         pair = optim if isinstance(optim, tuple) else (optim, optim)
         if len(pair) != 2 or not all(isinstance(each, Optim) for each in pair):
             raise TypeError(f"optim must be a pyro.optim optimizer, or a pair of them, got {optim!r}")
+        if any(isinstance(each, PyroLRScheduler) for each in pair):
+            raise ValueError(
+                "optim: a plateau or a scheduler of Pyro's own is not for a GAN or an adversarial autoencoder: give "
+                "the optimizer a schedule, such as pyrovae.optim.cosine"
+            )
         if clip_norm is not None and not clip_norm > 0:
             raise ValueError(f"clip_norm must be positive, got {clip_norm}")
         self.game, self.loss = game, named_loss(loss)
@@ -121,11 +136,26 @@ class Updates:
             self._rest.descend(rest_loss)
         return number * len(x)
 
-    def evaluate_loss(self, x: Tensor) -> float:
-        """What ``step`` returns, and no step."""
+    def evaluate(self, x: Tensor) -> float:
+        """What ``step`` returns, without a step."""
         with torch.no_grad():
             real, fake, cost = self._draws(x)
             return self._number(cost, self.game.scores(real), self.game.scores(fake)) * len(x)
+
+    def state_dict(self) -> dict[str, object]:
+        """The states of the optimizers of both players by the names of parameters, and the number of batches."""
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.game.named_parameters()}
+        optims = {names[p]: state for player in (self._rest, self._critic) for p, state in player.states().items()}
+        return {"num_batches": self._num_batches, "optim": optims}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state_dict` returned."""
+        self._num_batches = state["num_batches"]
+        guards.register(self.game)
+        named: dict[str, Tensor] = dict(self.game.named_parameters())
+        states = {named[name]: each for name, each in state["optim"].items()}
+        for player in (self._rest, self._critic):
+            player.load_states({param: states[param] for param in player.params if param in states})
 
     def _draws(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         try:
@@ -164,13 +194,28 @@ class _Player:
             param.grad = grad
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.params, self.clip_norm)
-        if self._grouped is None:
-            self.optim(self.params)  # makes an optimizer of each
-            self._grouped = Grouped(self.optim, self.params)
-        else:
+        if all(param in self.optim.optim_objs for param in self.params):
+            self._grouped = self._grouped or Grouped(self.optim, self.params)
             self._grouped.step()
+        else:
+            self.optim(self.params)  # makes an optimizer of each
         for param in self.params:
             param.grad = None
+
+    def states(self) -> dict[Tensor, dict[str, Any]]:
+        """The state of the optimizer of each parameter that has been stepped."""
+        optims = self.optim.optim_objs
+        return {param: optims[param].state_dict() for param in self.params if param in optims}
+
+    def load_states(self, states: dict[Tensor, dict[str, Any]]) -> None:
+        """Put the states back; a parameter without one begins anew."""
+        for param in self.params:
+            self.optim.optim_objs.pop(param, None)
+            param.grad = None
+        self.optim(list(states))  # makes an optimizer of each, and steps nothing without a gradient
+        for param, state in states.items():
+            self.optim.optim_objs[param].load_state_dict(state)
+        self._grouped = None
 
 
 def check_game(prior: Any, critic: Any) -> None:

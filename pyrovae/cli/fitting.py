@@ -157,6 +157,7 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
     help="What the networks multiply in.",
 )
 @click.option("--num-samples", type=click.IntRange(1), help="Importance samples per test row.  [default: 100 to 5000]")
+@click.option("--quiet", is_flag=True, help="Show no progress while training.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Of split, weights, order and draws.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
 @click.option(

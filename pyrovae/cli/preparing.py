@@ -134,6 +134,7 @@ def training(options: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
         "batch_size": None if _takes_all(options) else options["batch_size"],
         "loss": pv.ELBO(beta=_beta(options, prepared.epochs), penalties=_penalties(options, prepared.vae)),
         "patience": options["patience"],
+        "progress": not options["quiet"],
         "compile": options["compile"],
         "clip_norm": options["clip_norm"],
         "precision": None if options["precision"] == "float32" else getattr(torch, options["precision"]),
@@ -152,7 +153,7 @@ def run_config(data: str, options: dict[str, Any], prepared: Prepared) -> dict[s
             "standardization": None if standardization is None else standardization.as_lists(),
         },
         "fit": {
-            **options,
+            **{name: value for name, value in options.items() if name != "quiet"},
             "hidden": ",".join(map(str, options["hidden"])),
             "epochs": prepared.epochs,
             "likelihood": prepared.likelihood,

@@ -50,7 +50,9 @@ def search(folder: Path, data: str, options: dict[str, Any], seeds: list[int]) -
     Weights, order and draws have a seed that no run of the comparison has, the split of the data that of the first run.
     The test set is not looked at.
     """
-    settings = {key: value for key, value in options.items() if key not in ("lr", "seed", "data_dir", "num_samples")}
+    settings = {
+        key: value for key, value in options.items() if key not in ("lr", "seed", "data_dir", "num_samples", "quiet")
+    }
     seed = next(number for number in itertools.count(2**31) if number not in seeds)
     settings = json.loads(json.dumps({**settings, "data": data, "split_seed": seeds[0], "seed": seed}))
     path = folder / FILE
@@ -67,7 +69,7 @@ def search(folder: Path, data: str, options: dict[str, Any], seeds: list[int]) -
         _grid(options),
         prepared.epochs,
         seed=seed,
-        **training(options, prepared),
+        **{**training(options, prepared), "progress": False},
     )
     found = {
         "settings": settings,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
 import pyro
 import pyro.settings
 import torch
+from pyro.optim import PyroOptim
+from pyro.optim.optim import _load_state_dict
 from pyro.poutine import runtime
 from torch import Tensor, nn
 from torch._decomp import get_decompositions
@@ -31,6 +33,7 @@ __all__ = [
     "has_global_hooks",
     "has_tensor_hooks",
     
+    "make_optimizers",
     "mkldnn_linear",
     "modes_are_active",
     "pyro_settings",
@@ -112,6 +115,17 @@ def without_values(func: Callable[..., object], args: tuple, kwargs: dict[str, o
     elif hasattr(args[0] if args else None, "_is_of_probs") and isinstance(result, Tensor):
         result._is_of_probs = True  # type: ignore[attr-defined]  # a tensor
     return result
+
+
+def make_optimizers(optim: PyroOptim, params: Iterable[Tensor]) -> None:
+    """Give each parameter its torch optimizer, with a state that was loaded for it, as Pyro does when it steps it."""
+    for param in params:
+        if param not in optim.optim_objs:
+            optim.optim_objs[param] = optim._get_optim(param)
+            optim.grad_clip[param] = optim._get_grad_clip(param)
+            name = pyro.get_param_store().param_name(param)
+            if (state := optim._state_waiting_to_be_consumed.pop(name, None)) is not None:
+                _load_state_dict(optim.optim_objs[param], state)
 
 
 def active_handlers() -> list[object]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pyrovae.rows import Rows, check_rows, cut, data_of, each, is_rows, num_rows, tensors
 
@@ -42,9 +42,10 @@ def batches(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     source: Iterable[Any]
     if is_rows(x):
-        source, num_tensors = _cut(x, batch_size, shuffle, generator), len(tensors(x))  # type: ignore[arg-type]  # is_rows
+        source, num_tensors = _cut(x, batch_size, shuffle, generator), len(tensors(x))
     elif isinstance(x, Dataset):
-        source = DataLoader(x, batch_size, shuffle=shuffle, generator=generator)
+        streams = isinstance(x, IterableDataset)  # which has an order of its own
+        source = DataLoader(x, batch_size, shuffle=shuffle and not streams, generator=generator)
     else:
         source = x
     for batch in source:

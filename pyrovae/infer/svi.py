@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from pyro import poutine
 from pyro.infer import ELBO as PyroELBO
 from pyro.infer.util import zero_grads
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from pyrovae import guards
 from pyrovae.compilation import Program, Timings, Unrecordable, Watch, private
@@ -142,31 +144,36 @@ class SVI(pyro.infer.SVI):
             return self._run("evaluate", args, kwargs)
 
     def state_dict(self) -> dict[str, Any]:
-        """Parameters, the optimizer's state, by the names of Pyro's parameter store, and the steps and epochs done."""
+        """Parameters and the optimizer's state, by the names of Pyro's parameter store, and the steps and epochs done."""
         self._follow_attributes()
         stored = private.stored_params()
         params = {name: stored[name].detach().clone() for name in self._names if name in stored}
-        optimizer = {name: state for name, state in self.optim.get_state().items() if name in params}
+        optimizer = {name: copy.deepcopy(each) for name, each in self.optim.get_state().items() if name in params}
         return {"steps_done": self.steps_done, "epoch": self.epoch, "params": params, "optimizer": optimizer}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state; parameters that do not exist yet have it from their first step on."""
+        """Continue from a state, also one from before the first step, or from another process.
+
+        Raises: ValueError where a parameter has another shape, before anything is changed.
+        """
         self._follow_attributes()
         store, stored = pyro.get_param_store(), private.stored_params()
-        wrong = [name for name, x in state["params"].items() if name in stored and stored[name].shape != x.shape]
-        if wrong:
-            raise ValueError(f"state: the shape of {wrong[0]!r} is {tuple(state['params'][wrong[0]].shape)} there, "
-                             f"and {tuple(stored[wrong[0]].shape)} here")  # fmt: skip
+        for name, value in state["params"].items():
+            if name in stored and stored[name].shape != value.shape:
+                got, expected = tuple(value.shape), tuple(stored[name].shape)
+                raise ValueError(f"state: the parameter {name!r} has shape {got}, expected {expected}")
         self.steps_done, self.epoch = state["steps_done"], state["epoch"]
-        with torch.no_grad():
-            for name, value in state["params"].items():
-                if name in stored:
-                    stored[name].copy_(value)
         new = {name: x.clone().requires_grad_() for name, x in state["params"].items() if name not in stored}
-        store.set_state({"params": new, "constraints": {name: torch.distributions.constraints.real for name in new}})
-        for param in [stored[name] for name in state["optimizer"] if name in stored]:
-            self.optim.optim_objs.pop(param, None)  # made anew, with the state, at the next step
-        self.optim.set_state(state["optimizer"])
+        store.set_state({"params": new, "constraints": {name: constraints.real for name in new}})
+        with torch.no_grad():
+            for name in state["params"].keys() - new.keys():
+                stored[name].copy_(state["params"][name])
+        known = [stored[name] for name in (self._names | state["params"].keys()) if name in stored]
+        for param in known:
+            self.optim.optim_objs.pop(param, None)
+            param.grad = None
+        self.optim.set_state(copy.deepcopy(state["optimizer"]))
+        private.make_optimizers(self.optim, [param for param in known if store.param_name(param) in state["optimizer"]])
         self._config = ()
 
     # One call
@@ -244,10 +251,8 @@ class SVI(pyro.infer.SVI):
             return
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(params, self.clip_norm)
-        if all(param in self.optim.optim_objs for param in params):
-            self._grouped(params).step()
-        else:
-            self.optim(params)  # makes an optimizer of each parameter that it has not seen
+        private.make_optimizers(self.optim, params)
+        self._grouped(params).step()
         zero_grads(params)
         self._zeros = {id(param): (param, param.grad, _version(param.grad)) for param in params if param.grad is not None}
 

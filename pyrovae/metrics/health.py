@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pyrovae import guards
 from pyrovae.metrics.collapse import active_units
 from pyrovae.metrics.latent_codes import nonzero_probability
 from pyrovae.rows import Rows, data_of, moved
@@ -93,12 +94,21 @@ class HealthCheck:
             return
         parameter = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
         x = self.x if parameter is None else moved(self.x, parameter)
-        with torch.random.fork_rng([data_of(x).device] if data_of(x).is_cuda else []):
+        # the lock: another thread may be training, with a random state of its own
+        with guards.pyro_lock, torch.random.fork_rng([data_of(x).device] if data_of(x).is_cuda else []):
             problems = list(self._problems(vae, x, epoch))
         for kind, text in problems:
             if kind not in self._told:
                 self._told.add(kind)
                 warnings.warn(f"epoch {epoch}: {text}", CollapseWarning, stacklevel=2)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint of a run keeps."""
+        return {"active": self.active, "told": sorted(self._told)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state_dict` returned."""
+        self.active, self._told = dict(state["active"]), set(state["told"])
 
     def _problems(self, vae: VAE, x: Rows, epoch: int) -> Iterator[tuple[str, str]]:
         mask = self._active(vae, x)

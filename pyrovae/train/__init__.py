@@ -1,6 +1,24 @@
-"""``fit``: the loop around Pyro's SVI; ``search_lr``: the learning rate that it is given."""
+"""``fit``: the training loop; its callbacks; ``search_lr``: the learning rate that it is given."""
 
-from pyrovae.train.fitting import History, fit, write_history
+from pyrovae.train.callbacks import BestWeights, Callback, CallbackError, EarlyStopping, Schedules
+from pyrovae.train.fitting import fit, write_history
+from pyrovae.train.progress import Progress
+from pyrovae.train.run import History, Run
 from pyrovae.train.search import LearningRate, search_lr
+from pyrovae.train.trainer import Trainer
 
-__all__ = ["History", "LearningRate", "fit", "search_lr", "write_history"]
+__all__ = [
+    "BestWeights",
+    "Callback",
+    "CallbackError",
+    "EarlyStopping",
+    "History",
+    "LearningRate",
+    "Progress",
+    "Run",
+    "Schedules",
+    "Trainer",
+    "fit",
+    "search_lr",
+    "write_history",
+]

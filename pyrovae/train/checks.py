@@ -1,190 +1,131 @@
-"""What a run is refused for before its first step."""
+"""What a run is refused for before its first step. Nothing here changes anything."""
 
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import pyro
 import torch
-from pyro.optim.lr_scheduler import PyroLRScheduler
-from torch import Tensor
-from torch.utils.data import Dataset
+from pyro.infer import JitTraceMeanField_ELBO
+from torch import Tensor, nn
 
 from pyrovae import guards
-from pyrovae.adversarial import Game
+from pyrovae.data.loading import Loader
 from pyrovae.likelihoods import Likelihood
-from pyrovae.objectives import Objective, Schedule
 from pyrovae.optim import Scheduled, follows_validation, takes_whole_set
 from pyrovae.optim.numbers import positive
-from pyrovae.rows import Rows, check_rows, is_rows, num_rows, tensors
+from pyrovae.rows import Rows, check_rows, data_of, is_rows, tensors
+from pyrovae.train.callbacks import BestWeights, Callback, EarlyStopping, Schedules
+from pyrovae.train.progress import Progress
+from pyrovae.train.trainer import Model, Optim, Trainer, functions_of
 from pyrovae.vae import VAE
 
-__all__ = [
-    "Pair",
-    "check_data",
-    "check_game",
-    "check_num_data",
-    "check_optim_and_loss",
-    "check_pair",
-    "check_rates",
-    "check_support",
-    "end_of_schedules",
-    "length",
-    "num_steps",
-    "num_tensors",
-    "optims_of",
-    "rows_of_batch",
-]
-
-Pair = tuple[Callable[..., Any], Callable[..., Any]]
+__all__ = ["check_callbacks", "check_data", "check_model", "check_optim", "check_values", "num_tensors"]
 
 
-def check_pair(vae: Any) -> None:
-    """Refuse what is neither a VAE, a game nor two functions."""
-    if isinstance(vae, Game) or (isinstance(vae, tuple) and len(vae) == 2 and all(map(callable, vae))):
-        return
-    if not (callable(getattr(vae, "model", None)) and callable(getattr(vae, "guide", None))):
+def check_model(vae: Model, epochs: int) -> None:
+    """Refuse what cannot be trained, or not within ``torch.no_grad``."""
+    if not torch.is_grad_enabled():  # False in inference_mode too
+        raise ValueError("fit needs gradients: call it outside of torch.no_grad() and torch.inference_mode()")
+    functions = vae if isinstance(vae, tuple) else (getattr(vae, "model", None), getattr(vae, "guide", None))
+    if not hasattr(vae, "trainer") and not (len(functions) == 2 and all(map(callable, functions))):
         raise TypeError(f"vae must be a VAE, or a pair (model, guide) of functions, got {type(vae).__name__}")
+    if not epochs >= 1 or epochs % 1:
+        raise ValueError(f"epochs must be a whole number, at least 1, got {epochs}")
+    if isinstance(vae, nn.Module):
+        parameters = list(vae.parameters())
+        if not any(parameter.requires_grad for parameter in parameters):
+            raise ValueError("vae has no parameter to train: call requires_grad_(True) on the parts to be trained")
+        if len(devices := sorted({str(parameter.device) for parameter in parameters})) > 1:
+            raise ValueError(f"vae has parameters on {' and '.join(devices)}: move all to one device, vae.to(device)")
+        if any(parameter.is_inference() for parameter in parameters):
+            raise ValueError("vae was made within torch.inference_mode(), and cannot be trained: make it outside")
 
 
-def check_game(optim: Any, compile: bool | None, precision: torch.dtype | None, patience: int | None) -> None:
-    """Refuse what a game has not: it is not compiled, no epoch of it is the best, and no loss of it only falls."""
-    if any(isinstance(each, PyroLRScheduler) for each in optims_of(optim)):
-        raise ValueError(
-            "optim: a plateau or a scheduler of Pyro's own is not for a GAN or an adversarial autoencoder: give the "
-            "optimizer a schedule, such as pyrovae.optim.cosine"
+def check_optim(vae: Model, optim: Optim, loss: object, data: Loader, validated: bool) -> None:
+    """Refuse optimizers and losses that Pyro gets wrong, and those that do not suit the data."""
+    if not hasattr(vae, "trainer") and not isinstance(optim, pyro.optim.PyroOptim | None):
+        raise TypeError(
+            f"optim must be a pyro.optim optimizer, such as pyrovae.optim.adam(), got {type(optim).__name__}"
         )
-    for name, value in (("compile", compile or None), ("precision", precision), ("patience", patience)):
-        if value is not None:
-            raise ValueError(f"{name} is not for a GAN or an adversarial autoencoder, got {value}")
+    for each in optim if isinstance(optim, tuple) else (optim,):
+        args, clips = getattr(each, "pt_optim_args", None), getattr(each, "pt_clip_args", None)
+        if isinstance(args, dict) and args.get("lr") is not None and not isinstance(each, Scheduled):
+            rate = args["lr"].item() if isinstance(args["lr"], Tensor) else args["lr"]
+            positive(**{"optim: the learning rate": rate})
+        if isinstance(clips, dict) and "clip_norm" in clips:
+            raise ValueError("optim: Pyro's clip_norm clips each tensor by itself (S12): use fit(clip_norm=...)")
+        if follows_validation(each) and not validated and not hasattr(vae, "trainer"):
+            raise ValueError("optim: its learning rate follows the validation loss, and there are no validation data")
+        if takes_whole_set(each) and not data.is_set:
+            raise ValueError("optim: gd takes the whole set at each step, and data come in batches: sgd takes these")
+        if takes_whole_set(each) and data.num_batches > 1:
+            raise ValueError(f"optim: gd takes the whole set at each step: batch_size=None, got {data.batch_size}")
+    if isinstance(loss, JitTraceMeanField_ELBO):
+        raise ValueError("loss: JitTraceMeanField_ELBO traces anew at every step (S9): use TraceMeanField_ELBO")
 
 
-def optims_of(optim: Any) -> tuple[Any, ...]:
-    """The optimizers of a run: one, or a game's pair."""
-    return optim if isinstance(optim, tuple) else (optim,)
+def check_callbacks(
+    callbacks: Sequence[Callback], trainer: Trainer, epochs: int, data: Loader, validated: bool
+) -> None:
+    """Refuse two callbacks of one kind, early stopping without validation, and schedules longer than the run."""
+    for kind in (BestWeights, EarlyStopping, Progress, Schedules):
+        if sum(isinstance(each, kind) for each in callbacks) > 1:
+            raise ValueError(f"callbacks: two {kind.__name__} are given, one of them perhaps by patience=: give one")
+    if any(isinstance(each, EarlyStopping) for each in callbacks):
+        if not getattr(trainer, "comparable", True):
+            raise ValueError("patience is not for a GAN or an adversarial autoencoder, whose losses cannot be compared")
+        if not validated:
+            raise ValueError("patience must be at least 1, with validation data, and there are none: give val=")
+    for what, schedule in (pair for each in callbacks if isinstance(each, Schedules) for pair in each.named):
+        if epochs < Schedules.end(schedule, data.num_batches) < float("inf"):
+            raise ValueError(
+                f"{what} ends at {schedule.end:g} {schedule.unit}, after the run, which has {epochs} epochs: shorten "
+                f"the schedule or train longer"
+            )
 
 
-def check_rates(optim: Any) -> None:
-    """Refuse a learning rate that moves nothing or uphill, of an optimizer or a scheduler, where it is said once."""
-    for each in optims_of(optim):
-        args = getattr(each, "pt_optim_args", None)
-        if isinstance(each, Scheduled) or not isinstance(args, dict) or args.get("lr") is None:
-            continue
-        rate = args["lr"].item() if isinstance(args["lr"], Tensor) else args["lr"]
-        positive(**{"optim: the learning rate": rate})
-
-
-def check_optim_and_loss(optim: Any, validated: bool) -> None:
-    """Refuse an optimizer that Pyro would use wrongly, or whose rate waits for a loss that nobody will tell."""
-    guards.check_optim(optim)
-    if follows_validation(optim) and not validated:
-        raise ValueError("optim: its learning rate follows the validation loss, and there are no validation data")
-
-
-def check_data(name: str, vae: VAE | Game | Pair, x: Any) -> None:
-    """Refuse tensors of different lengths, and more or fewer of them than model and guide take."""
+def check_data(name: str, vae: Model, trainer: Trainer, loader: Loader) -> None:
+    """Refuse more or fewer tensors than model and guide take, another ``num_data``, and values outside the support."""
+    x = loader.data
     if not is_rows(x):
         return
     check_rows(name, x)
-    if isinstance(vae, Game):
-        if len(tensors(x)) > 1:
-            raise ValueError(f"{name}: a GAN or an adversarial autoencoder takes one tensor, got {len(tensors(x))}")
-        return
-    model, guide = vae if isinstance(vae, tuple) else (vae.model, vae.guide)
-    guards.check_arguments(name, tensors(x), model=model, guide=guide)
+    functions = functions_of(vae)
+    named = {"trainer": trainer.step} if functions is None else {"model": functions[0], "guide": functions[1]}
+    guards.check_arguments(name, tensors(x), **named)
+    if name == "data" and isinstance(vae, VAE) and hasattr(vae.prior, "shared") and loader.num_rows != vae.num_data:
+        rows = f"the training data have {loader.num_rows:.0f} rows"
+        raise ValueError(f"num_data of the VAE is {vae.num_data}, and {rows}: set it")
+    check_values(vae, x if loader.transform is None else (loader.transform(data_of(x)), *tensors(x)[1:]))
 
 
-def check_support(vae: VAE | Game | Pair, x: Rows) -> None:
-    """Refuse no rows, data that the likelihood has no density for, and what is no label."""
+def check_values(vae: Model, x: Rows) -> None:
+    """Refuse no rows, values that the likelihood has no density for, wrong labels, and codes that are NaN."""
     data, *others = tensors(x)
     if len(data) == 0:
         raise ValueError("data has no rows")
-    likelihood = getattr(vae, "likelihood", None)
-    if isinstance(likelihood, Likelihood):
+    if isinstance(likelihood := getattr(vae, "likelihood", None), Likelihood):
         likelihood.check(data)
     if isinstance(vae, VAE) and vae.num_labels:
         guards.check_labels(next(iter(others), None), vae.num_labels, len(data))
     if isinstance(vae, VAE) and hasattr(vae.posterior, "encode") and bool(data.isnan().any()):
-        with_holes = data.isnan().reshape(len(data), -1).any(1)  # which the likelihood takes
+        with_holes = data.isnan().reshape(len(data), -1).any(1)  # missing values, which the likelihood accepts
         with pyro.validation_enabled(False):
             code = vae.encode(*(rows[with_holes][:1] for rows in tensors(x)))
         if bool(code.isnan().any()):
             raise ValueError("guide: its code is NaN where the data are: nn.Filled(encoder) reads a constant there")
 
 
-def check_num_data(vae: VAE | Game | Pair, train: Any) -> None:
-    """What all data share has the weight that the VAE was told; a stream does not say how many rows it has."""
-    if not isinstance(vae, VAE) or not hasattr(vae.prior, "shared"):
-        return
-    if math.isfinite(rows := length(train)) and rows != vae.num_data:
-        raise ValueError(f"num_data of the VAE is {vae.num_data}, and the training data have {rows} rows: set it")
+def num_tensors(vae: Model) -> int:
+    """The number of tensors per datum that model and guide are called with."""
+    if getattr(vae, "num_labels", 0):
+        return 2
+    return max([1, *map(_num_required, functions_of(vae) or ())])
 
 
-def num_tensors(vae: VAE | Game | Pair) -> int:
-    """How many tensors of a datum model and guide are called with: x, or as many as one of two functions must have."""
-    if isinstance(vae, VAE | Game):
-        return 2 if getattr(vae, "num_labels", 0) else 1
-    functions = vae if isinstance(vae, tuple) else (vae.model, vae.guide)
-    return max(1, *map(_num_required, functions))
-
-
-def _num_required(function: Any) -> int:
-    """Its positional arguments without a default."""
+def _num_required(function: Callable[..., object]) -> int:
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = guards.signature(function).parameters.values()
     return sum(p.kind in positional and p.default is p.empty for p in parameters)
-
-
-def end_of_schedules(loss: Any, optim: Any, epochs: int, steps_per_epoch: float) -> float:
-    """The epoch from which an objective is the same for good, its counts put back to the start of a run."""
-    for each in optims_of(optim):
-        if isinstance(each, Scheduled) and math.isfinite(each.schedule.end):
-            _end("optim: the schedule of the learning rate", each.schedule, epochs, steps_per_epoch)
-    if not isinstance(loss, Objective):
-        return 0.0
-    named = loss.schedules().items()
-    return max([0.0, *(_end(f"loss: the schedule of {name}", each, epochs, steps_per_epoch) for name, each in named)])
-
-
-def _end(what: str, schedule: Schedule, epochs: int, steps_per_epoch: float) -> float:
-    end = schedule.end if schedule.unit == "epochs" else schedule.end / max(steps_per_epoch, 1)
-    if end > epochs:
-        raise ValueError(
-            f"{what} ends at {schedule.end:g} {schedule.unit}, after the run, which has {epochs} epochs: shorten the "
-            f"one or lengthen the other"
-        )
-    return end
-
-
-def rows_of_batch(data: Any, batch_size: int | None, optim: Any) -> int:
-    """The rows of a batch as they are given, or all that there are; gradient descent takes no fewer."""
-    is_set = (is_rows(data) or isinstance(data, Dataset)) and math.isfinite(length(data))
-    if batch_size is None:
-        if not is_set:
-            raise ValueError("batch_size=None is the whole set at each step, and data come in batches: use a tensor")
-        return max(int(length(data)), 1)
-    whole = any(map(takes_whole_set, optims_of(optim)))
-    if whole and not is_set:
-        raise ValueError("optim: gd takes the whole set at each step, and data come in batches: sgd takes these")
-    if whole and num_steps(data, batch_size) > 1:
-        raise ValueError(f"optim: gd takes the whole set at each step: batch_size=None, got {batch_size}")
-    return batch_size
-
-
-def length(data: Any) -> float:
-    """Rows of tensors or a Dataset; infinite for a stream, whose schedule then moves once per epoch."""
-    if is_rows(data):
-        return num_rows(data)
-    dataset = getattr(data, "dataset", data)
-    return len(dataset) if hasattr(dataset, "__len__") else math.inf
-
-
-def num_steps(data: Any, batch_size: int) -> float:
-    """Steps per epoch; infinite for a stream."""
-    if hasattr(data, "dataset"):
-        return len(data)
-    rows = length(data)
-    return math.ceil(rows / max(batch_size, 1)) if math.isfinite(rows) else math.inf

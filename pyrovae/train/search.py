@@ -23,19 +23,13 @@ FINE = 2.5  # between two rates, up to which there is none between them to try
 
 
 class LearningRate(NamedTuple):
-    """What a search found, and what it cost.
+    """What a search found, and what it cost."""
 
-    ``lr`` is the rate of the least loss among the steady ones. ``losses`` are the rates that were tried and the last
-    validation loss of each, in nats per datum, infinite where the run diverged; ``unsteady`` are the rates whose loss
-    rose on its way; ``at_edge`` says that ``lr`` is the least or the largest of them, and a better one may lie beyond.
-    ``epochs`` and ``seconds`` are of all trials together.
-    """
-
-    lr: float
-    losses: dict[float, float]
-    unsteady: tuple[float, ...]
-    at_edge: bool
-    epochs: int
+    lr: float  # of the least loss among the steady rates
+    losses: dict[float, float]  # the last validation loss of each rate, in nats per datum; infinite where it diverged
+    unsteady: tuple[float, ...]  # rates whose loss rose on its way
+    at_edge: bool  # lr is the least or the largest rate, and a better one may lie beyond it
+    epochs: int  # of all trials together
     seconds: float
 
 

@@ -1,0 +1,73 @@
+"""``Loader``: a data set as passes of batches, on the device and in the dtype of the parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pyrovae.data.batching import batches
+from pyrovae.data.placement import placed, sent
+from pyrovae.rows import Rows, is_rows, num_rows
+
+__all__ = ["Loader", "Source"]
+
+Source = Rows | Dataset[object] | Iterable[object]
+
+
+class Loader:
+    """A data set in batches: each iteration is one pass over it.
+
+    Args:
+        data: A tensor, a tuple of tensors with one row for each datum, a Dataset, or batches that can be iterated over.
+        batch_size: Rows of a batch; None is all of them.
+        like: A tensor on the device and in the dtype that batches are to have; None leaves them as they are.
+        shuffle: Whether each pass has an order of its own.
+        transform: Applied to each batch, or to the first tensor of it.
+        num_tensors: Number of tensors that are kept of each item of a Dataset or a stream.
+
+    Attributes: ``num_rows`` and ``num_batches`` of a pass, infinite for a stream, which does not say its length.
+    Raises: ValueError if ``batch_size`` is None and the data come in batches of their own.
+    """
+
+    def __init__(
+        self,
+        data: Source,
+        batch_size: int | None,
+        like: Tensor | None = None,
+        *,
+        shuffle: bool = True,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        num_tensors: int = 1,
+    ) -> None:
+        self.data, self.like, self.shuffle, self.transform = placed(data, like), like, shuffle, transform
+        self.num_tensors = num_tensors
+        self.num_rows = float(num_rows(data)) if is_rows(data) else _length(getattr(data, "dataset", data))
+        self.is_set = math.isfinite(self.num_rows) and (is_rows(data) or isinstance(data, Dataset))
+        if batch_size is None and not self.is_set:
+            raise ValueError("batch_size=None is the whole set at each step, and data come in batches: use a tensor")
+        self.batch_size = max(int(self.num_rows), 1) if batch_size is None else batch_size
+        rows = self.num_rows / max(self.batch_size, 1)
+        self.num_batches = _length(data) if hasattr(data, "dataset") else rows if rows == math.inf else math.ceil(rows)
+
+    def batches(self, generator: torch.Generator | None = None) -> Iterator[Rows]:
+        """One pass, in an order drawn from the generator or from torch's own random state."""
+        passes = batches(
+            self.data,
+            self.batch_size,
+            shuffle=self.shuffle,
+            transform=self.transform,
+            generator=generator,
+            num_tensors=self.num_tensors,
+        )
+        return sent(passes, self.like)
+
+
+def _length(data: object) -> float:
+    try:
+        return float(len(data))  # type: ignore[arg-type]  # a TypeError tells that it has no length
+    except TypeError:
+        return math.inf

@@ -1,0 +1,78 @@
+"""Torch's random state as an object: one of its own for each run, saved, put back, and safe with threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from pyrovae import guards
+
+__all__ = ["RandomState"]
+
+States = dict[str, Tensor]  # of each device, and "order" of the batches
+
+
+class RandomState:
+    """The random state of the CPU, of a CUDA device, and of the order of the batches: torch's, or a seed's own."""
+
+    def __init__(self, seed: int | None, device: torch.device) -> None:
+        self.devices = [torch.device("cpu"), *([device] if device.type == "cuda" else [])]
+        self.order = None if seed is None else torch.Generator().manual_seed(seed)
+        self._inside = False
+        self._next: States = {}  # takes its place at the next entry
+        if seed is not None:
+            self._next = {str(d): torch.Generator(d).manual_seed(seed).get_state() for d in self.devices}
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Hold Pyro's lock, with this state in the place of torch's."""
+        with guards.pyro_lock:
+            outside = self._read()
+            self._write(self._next)
+            self._next, self._inside = {}, True
+            try:
+                yield
+            finally:
+                self._inside = False
+                if self.order is not None:
+                    self._next = self._read()
+                    self._write(outside)
+
+    @contextmanager
+    def put_back(self) -> Iterator[None]:
+        """Put torch's state back afterwards; with the lock, because another thread's may be in its place."""
+        with guards.pyro_lock:
+            before = self._read()
+        try:
+            yield
+        finally:
+            with guards.pyro_lock:
+                self._write(before)
+
+    def state_dict(self) -> States:
+        """The state by device, and that of the order."""
+        return (self._next or self._read()) | ({} if self.order is None else {"order": self.order.get_state()})
+
+    def load_state_dict(self, states: States) -> None:
+        """Go on from this state."""
+        if ("order" in states) != (self.order is not None):
+            raise ValueError(f"seed: the state is of a run with{'' if 'order' in states else 'out'} a seed")
+        if self.order is not None:
+            self.order.set_state(states["order"])
+        states = {name: state for name, state in states.items() if name != "order"}
+        if self._inside:
+            self._write(states)
+        else:
+            self._next = states
+
+    def _read(self) -> States:
+        return {
+            str(d): torch.cuda.get_rng_state(d) if d.type == "cuda" else torch.get_rng_state() for d in self.devices
+        }
+
+    def _write(self, states: States) -> None:
+        for name, state in states.items():
+            torch.set_rng_state(state) if name == "cpu" else torch.cuda.set_rng_state(state, name)
