@@ -22,7 +22,8 @@ C = TypeVar("C", bound=type)
 
 def frozen(cls: C) -> C:
     """Have a frozen dataclass say, where a field is assigned to, what to do instead."""
-    cls.__setattr__ = cls.__delattr__ = _refuse
+    for name in ("__setattr__", "__delattr__"):
+        setattr(cls, name, _refuse)
     return cls
 
 
@@ -44,7 +45,6 @@ class Objective(PyroELBO):
     Units: nats, summed over the batch.
     """
 
-    max_plate_nesting: ClassVar[float] = math.inf  # an attribute of Pyro's objectives; plates may stand anywhere
     uses_score_parts: ClassVar[bool] = True  # asked by the guards
 
     def terms(

@@ -14,8 +14,8 @@ from pyrovae.objectives.sites import Function, Functions, Sites, as_trace, is_po
 __all__ = ["check_draws"]
 
 ADVICE = (
-    "With several draws every site has a dimension more, left of its plates: index dimensions from the right, and reduce "
-    "none except those of one datum; or take one draw, num_particles=1"
+    "With several draws every site has a dimension more, left of its plates: index dimensions from the right, and "
+    "reduce none except those of one datum; or take one draw, num_particles=1"
 )
 
 

@@ -23,7 +23,7 @@ from pyrovae.objectives.base import Objective, frozen
 from pyrovae.objectives.estimators import DisARM, Estimator, StickingTheLanding
 from pyrovae.objectives.kl_forms import Exact, FreeBits, SiteKL
 from pyrovae.objectives.report import Report, SiteReport
-from pyrovae.objectives.schedules import Number, Schedule, checked_number
+from pyrovae.objectives.schedules import Number, checked_number
 from pyrovae.objectives.sites import (
     Function,
     Functions,
@@ -96,7 +96,8 @@ class ELBO(Objective):
             "penalties": tuple(self.penalties),
         }
         if self.spikes_first is not None:
-            checked["spikes_first"] = checked_number("spikes_first", self.spikes_first, most=1.0)
+            number = checked_number("spikes_first", self.spikes_first, most=1.0)
+            checked["spikes_first"] = float(number) if isinstance(number, int) else number
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -165,9 +166,9 @@ class ELBO(Objective):
 
     def _draw_guide(self, functions: Functions, hard: bool = False, plainly: bool = False) -> _DrawnGuide:
         estimator = Estimator() if hard or plainly else self.estimator
-        num_draws = self.num_particles or getattr(self.estimator, "num_particles", 1)
+        num_draws = int(self.num_particles or getattr(self.estimator, "num_particles", 1))
         handler = None
-        if self.spikes_first is not None and not isinstance(self.spikes_first, Schedule):
+        if isinstance(self.spikes_first, float | Tensor):
             handler = SpikesFirst(self.spikes_first)
         sites = functions.draw_guide(num_draws, estimator, handler)
         again = False

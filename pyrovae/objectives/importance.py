@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 import torch
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyrovae.objectives.base import Objective, frozen
@@ -29,6 +28,7 @@ from pyrovae.objectives.sites import (
     check_observed,
     check_points,
     is_shared,
+    is_subsample,
     log_prob,
     path_log_prob,
     score,
@@ -198,7 +198,7 @@ class _OneForAll(Messenger):
     """Around a guide: one draw, for all particles, of each site that all data share."""
 
     def _pyro_post_sample(self, msg: Site) -> None:
-        drawn = not (msg["is_observed"] or site_is_subsample(msg))
+        drawn = not (msg["is_observed"] or is_subsample(msg))
         if drawn and msg["cond_indep_stack"] and is_shared(msg):
             msg["value"] = msg["value"][:1].expand_as(msg["value"])
 

@@ -27,7 +27,7 @@ class SiteKL(NamedTuple):
 
 @dataclass(frozen=True)
 class Exact:
-    r"""The KL of each site: exact where a closed form or quadrature is registered, log q - log p at the draws elsewhere.
+    r"""The KL of each site: exact where a closed form or quadrature is registered, sampled (log q - log p) elsewhere.
 
     ``pyrovae.ELBO().report(model, guide, x)`` says which of the two each site has.
     """
@@ -111,7 +111,7 @@ class Capacity(Exact):
     of each datum, with the mean over the batch; biased on batches as :class:`FreeBits` is.
 
     Args:
-        capacity: :math:`C \ge 0`, in nats for each datum, or a schedule of it, such as ``pyrovae.warmup(50, end=25.0)``.
+        capacity: :math:`C \ge 0`, in nats for each datum, or a schedule of it: ``pyrovae.warmup(50, end=25.0)``.
 
     References: Burgess et al. (2018), "Understanding disentangling in beta-VAE", eq. 8.
     """

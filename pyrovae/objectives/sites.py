@@ -1,7 +1,7 @@
 """The sample sites of a model and a guide at K draws, and the terms that objectives take from them.
 
-With several draws a plate of draws stands to the left of all plates of the functions: a term has shape ``(K, *plates)``.
-One draw adds no plate, so functions that cannot be run at several draws are served too.
+With several draws a plate of draws stands to the left of all plates of the functions: terms are ``(K, *plates)``. One
+draw adds no plate, so functions that cannot be run at several draws are served too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.distribution import Distribution
+from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -42,6 +43,7 @@ __all__ = [
     "has_path",
     "is_point",
     "is_shared",
+    "is_subsample",
     "log_likelihood",
     "log_prob",
     "path_log_prob",
@@ -220,13 +222,18 @@ def coordinate_kl(name: str, model: Sites, guide: Sites) -> tuple[Tensor, bool]:
     kl, exact = None, False
     if _one_order(model, guide):
         with suppress(NotImplementedError):
-            kl, exact = kl_divergence(q_each, p_each), True  # type: ignore[arg-type]  # Pyro's densities are torch's
+            kl, exact = kl_divergence(q_each, p_each), True
     if kl is None:
         _check_scored(name, q)
         kl = q_each.log_prob(q["value"]) - p_each.log_prob(q["value"])
     kl = kl.flatten(-q["fn"].event_dim) if q["fn"].event_dim else kl[..., None]
     scale, mask = (s[..., None] if isinstance(s, Tensor) else s for s in (q["scale"], q["mask"]))
     return scale_and_mask(kl, scale, mask), exact
+
+
+def is_subsample(site: Site) -> bool:
+    """Whether a site is the choice of the rows of a plate."""
+    return site_is_subsample(site)  # type: ignore[arg-type]  # Pyro's type of a site has no value in it
 
 
 def is_point(fn: object) -> bool:
@@ -268,13 +275,15 @@ def path_log_prob(sites: Sites) -> dict[str, Tensor]:
     References: Roeder, Wu and Duvenaud (2017), "Sticking the landing", eq. 8.
     """
     moving = {name: site for name, site in sites.items() if site["value"].requires_grad}
+    ends: list[Tensor] = []
     # each site is scored at a copy of its draws; later sites keep the draws that they read
     copies = {name: {**site, "value": site["value"].detach().requires_grad_()} for name, site in moving.items()}
     each = {name: log_prob(copies.get(name, site)) for name, site in sites.items()}
     values = {name: log_q.detach() for name, log_q in each.items()}
-    ends = [end for name, site in moving.items() for end in (copies[name]["value"], site.get("read", site["value"]))]
-    total = sum_of([log_q.sum() for log_q in each.values()])
-    if not (moving and total.requires_grad):
+    for name, site in moving.items():
+        ends += [copies[name]["value"], site["read"] if "read" in site else site["value"]]
+    total = sum_of([log_q.sum() for log_q in each.values()]) if moving else None
+    if total is None or not total.requires_grad:
         return values
     slopes = torch.autograd.grad(total, ends, retain_graph=True, allow_unused=True)
     for name, direct, later in zip(moving, slopes[::2], slopes[1::2], strict=True):
@@ -287,7 +296,7 @@ def path_log_prob(sites: Sites) -> dict[str, Tensor]:
     return values
 
 
-def coordinates(fn: Distribution) -> Distribution | None:
+def coordinates(fn: Distribution) -> TorchDistribution | None:
     """The densities of the coordinates, of batch shape ``(K, *plates, D)``; None if they have none of their own."""
     each: Any = fn
     dims = each.event_dim
@@ -328,7 +337,7 @@ def _check_scored(name: str, site: Site) -> None:
         )
 
 
-def _frames(node: Site) -> tuple[Any, ...]:
+def _frames(node: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(node.get("cond_indep_stack", ())) if node["type"] == "sample" else ()
 
 
@@ -337,8 +346,9 @@ def _particles(num_draws: int, depth: int) -> Any:
 
 
 def _sites(trace: poutine.Trace, num_draws: int, depth: int) -> Sites:
-    nodes = {name: node for name, node in trace.nodes.items() if node["type"] == "sample"}
-    subsamples = {name: node for name, node in nodes.items() if site_is_subsample(node)}
+    every: Sites = dict(trace.nodes)  # type: ignore[arg-type]  # Pyro types nodes as messages, which lack our keys
+    nodes = {name: node for name, node in every.items() if node["type"] == "sample"}
+    subsamples = {name: node for name, node in nodes.items() if is_subsample(node)}
     sites = {name: node for name, node in nodes.items() if name not in subsamples}
     for name, site in sites.items():
         site["subsamples"] = subsamples  # the rows that a plate drew: the model is to draw the same
