@@ -59,13 +59,7 @@ def no_plate(x, y):
 
 
 MODELS = [horseshoe, local, no_plate]
-LOSSES = [
-    pv.ELBO(),
-    pv.ELBO(num_particles=4),
-    pv.ELBO(estimator=pv.StickingTheLanding()),
-    pv.IWAE(1),
-    pv.DReG(1),
-]
+LOSSES = [pv.ELBO(), pv.ELBO(estimator=pv.StickingTheLanding()), pv.IWAE(1), pv.Renyi(0.5, 1), pv.DReG(1)]
 
 
 def near(auto, model):
@@ -85,24 +79,25 @@ def assert_equal_means(a, b):
 @pytest.mark.parametrize("auto", [*NORMALS, AutoDelta])
 @pytest.mark.parametrize("model", MODELS)
 def test_the_elbo_is_that_of_trace_elbo(auto, model):
-    """The Jacobian of each constrained site is part of it: left out it would be missed by the last line."""
+    """At the same draws, with the Jacobian of each constrained site; four draws give each its own densities."""
     guide = near(auto, model)
-    with torch.no_grad():
-        trace = pyro.poutine.trace(guide).get_trace(X, Y)
-        expected = torch.tensor([Trace_ELBO().loss(model, guide, X, Y) for _ in range(30)])
-        for loss in LOSSES:
-            if auto is AutoDelta and model is local and isinstance(loss, pv.IWAE):
-                with pytest.raises(ValueError, match=r"site 'rate' of the guide is a point \(Delta\)"):
-                    loss.loss(model, guide, X, Y)
-                continue
-            assert_equal_means(torch.tensor([loss.loss(model, guide, X, Y) for _ in range(20)]), expected)
-    points = [node["fn"] for node in trace.nodes.values() if isinstance(node.get("fn"), dist.Delta)]
-    jacobian = sum(point.log_density.sum() for point in points)
-    if auto is not AutoDelta:
-        assert abs(jacobian) > 5 * expected.std() / 30**0.5
+    for loss in LOSSES:
+        if auto is AutoDelta and model is local and isinstance(loss, pv.Renyi):
+            with pytest.raises(ValueError, match=r"site 'rate' of the guide is a point \(Delta\)"):
+                loss.loss(model, guide, X, Y)
+            continue
+        for seed in range(3):
+            values = []
+            for each in (loss, Trace_ELBO()):
+                torch.manual_seed(seed)
+                values.append(each.loss(model, guide, X, Y))
+            assert values[0] == pytest.approx(values[1], rel=1e-5)
+    pv.objectives.check_draws(model, guide, (X, Y), {}, 4)
+    many = torch.tensor([pv.ELBO(num_particles=20).loss(model, guide, X, Y) for _ in range(20)])
+    assert_equal_means(many, torch.tensor([Trace_ELBO().loss(model, guide, X, Y) for _ in range(100)]))
 
 
-@pytest.mark.parametrize("auto", NORMALS)
+@pytest.mark.parametrize("auto", [AutoNormal, AutoDiagonalNormal])
 def test_importance_weights_with_local_sites(auto):
     """A site of each datum gains from more draws under AutoNormal, which draws it in the plate of the data; the other
     guides have one auxiliary site that all data share, so the bound is the ELBO. Gradients of IWAE and DReG agree."""
@@ -110,7 +105,7 @@ def test_importance_weights_with_local_sites(auto):
     values, gradients = {}, {}
     for loss in (pv.ELBO(num_particles=1), pv.IWAE(3), pv.DReG(3)):
         draws, slopes = [], []
-        for _ in range(150):
+        for _ in range(100):
             for parameter in guide.parameters():
                 parameter.grad = None
             draws.append(loss.loss_and_grads(local, guide, X, Y))
@@ -188,13 +183,13 @@ def test_dreg_of_a_chain_of_sites():
     assert (6 * error < 0.1 * a.abs().max()).all()
 
 
-@pytest.mark.parametrize("loss", [pv.ELBO(), pv.IWAE(2)], ids=repr)
+@pytest.mark.parametrize("loss", [pv.ELBO(), pv.IWAE(2)], ids=["ELBO", "IWAE"])
 @pytest.mark.parametrize("auto", [AutoNormal, AutoDiagonalNormal])
 def test_a_horseshoe_regression_finds_its_coefficients(auto, loss):
     torch.manual_seed(0)
     guide = auto(horseshoe)
     svi = SVI(horseshoe, guide, pyro.optim.Adam({"lr": 0.03}), loss)
-    for _ in range(700):
+    for _ in range(500):
         svi.step(X, Y)
     torch.testing.assert_close(guide.median(X, Y)["b"], WEIGHTS, rtol=0, atol=0.25)
 

@@ -166,7 +166,7 @@ class ELBO(Objective):
 
     def _draw_guide(self, functions: Functions, hard: bool = False, plainly: bool = False) -> _DrawnGuide:
         estimator = Estimator() if hard or plainly else self.estimator
-        num_draws = int(self.num_particles or getattr(self.estimator, "num_particles", 1))
+        num_draws: int = self.num_particles or getattr(self.estimator, "num_particles", None) or 1
         handler = None
         if isinstance(self.spikes_first, float | Tensor):
             handler = SpikesFirst(self.spikes_first)

@@ -27,6 +27,8 @@ from pyrovae.objectives.sites import (
     check_data_plate,
     check_observed,
     check_points,
+    is_auxiliary,
+    is_point,
     is_shared,
     is_subsample,
     log_prob,
@@ -173,13 +175,13 @@ class DReG(IWAE):
         def weigh_again(gradient: Tensor) -> Tensor:
             return gradient * weights[0].reshape(weights[0].shape + (1,) * (gradient.dim() - 2))
 
-        watched = dict(guide)
+        watched, fixed = dict(guide), _points_of_shared(guide)
         for name, site in guide.items():
             if score(site) is not None:
                 raise ValueError(
                     f"DReG: site {name!r} has no path through its {type(site['fn']).__name__}: use pyrovae.IWAE"
                 )
-            if self.num_particles > 1 and site["value"].requires_grad and not is_shared(site):
+            if self.num_particles > 1 and site["value"].requires_grad and not is_shared(site) and name not in fixed:
                 value = site["value"].view_as(site["value"])
                 value.register_hook(weigh_again)
                 # later sites of the guide have read the draw itself
@@ -187,7 +189,9 @@ class DReG(IWAE):
         return watched
 
     def _log_q(self, guide: Sites) -> list[Tensor]:
-        return list(path_log_prob(guide).values())
+        fixed = _points_of_shared(guide)
+        each = [log_prob(guide[name]) for name in fixed]
+        return each + list(path_log_prob({name: site for name, site in guide.items() if name not in fixed}).values())
 
     def _surrogate(self, log_weights: Tensor, bound: Tensor, weights: list[Tensor]) -> Tensor:
         weights.append(log_weights.detach().softmax(0))
@@ -201,6 +205,17 @@ class _OneForAll(Messenger):
         drawn = not (msg["is_observed"] or is_subsample(msg))
         if drawn and msg["cond_indep_stack"] and is_shared(msg):
             msg["value"] = msg["value"][:1].expand_as(msg["value"])
+
+
+def _points_of_shared(guide: Sites) -> list[str]:
+    """Sites of each datum without draws of their own: functions of an auxiliary site that all data share.
+
+    Their gradient is that of the shared site, which is drawn once and has no weight.
+    """
+    local = {name: site for name, site in guide.items() if not is_shared(site)}
+    if any(map(is_auxiliary, local.values())):
+        return []
+    return [name for name, site in local.items() if is_point(site["fn"])]
 
 
 def _one_scale(model: Sites, guide: Sites) -> tuple[Tensor | float, Sites, Sites]:

@@ -41,6 +41,7 @@ __all__ = [
     "coordinates",
     "draw_sites",
     "has_path",
+    "is_auxiliary",
     "is_point",
     "is_shared",
     "is_subsample",
@@ -201,7 +202,7 @@ def site_kl(name: str, model: Sites, guide: Sites) -> tuple[Tensor, bool]:
         with suppress(NotImplementedError):
             return scale_and_mask(kl_divergence(q["fn"], p["fn"]), q["scale"], q["mask"]), True
     _check_scored(name, q)
-    exact = is_point(q["fn"]) and not any(map(_is_auxiliary, guide.values()))
+    exact = is_point(q["fn"]) and not any(map(is_auxiliary, guide.values()))
     return log_prob(q) - (0.0 if p is None else log_prob(p)), exact
 
 
@@ -249,7 +250,7 @@ def check_points(sites: Sites, guide: Sites | None = None) -> None:
     Those of an automatic ``guide`` are accepted: they are functions of its auxiliary site, which has a density.
     """
     name = next((name for name, site in sites.items() if is_point(site["fn"])), None)
-    if name is not None and not any(map(_is_auxiliary, (guide or sites).values())):
+    if name is not None and not any(map(is_auxiliary, (guide or sites).values())):
         raise ValueError(
             f"site {name!r} of the guide is a point (Delta): it has no density and gives no bound on log p(x)"
         )
@@ -320,7 +321,8 @@ def as_trace(sites: Sites) -> poutine.Trace:
     return trace
 
 
-def _is_auxiliary(site: Site) -> bool:
+def is_auxiliary(site: Site) -> bool:
+    """Whether a site is the guide's alone, such as the one from which an automatic guide computes all others."""
     return bool(site["infer"].get("is_auxiliary"))
 
 
