@@ -13,9 +13,11 @@ from torch import Tensor
 
 from pyrovae.objectives.divergence import blame, is_divergence
 from pyrovae.objectives.schedules import Schedule
-from pyrovae.objectives.sites import Function
+from pyrovae.objectives.sites import Args, Function, Kwargs
 
-__all__ = ["Objective", "frozen"]
+__all__ = ["Bounds", "Objective", "frozen"]
+
+Bounds = tuple[Tensor, Tensor]
 
 C = TypeVar("C", bound=type)
 
@@ -47,14 +49,7 @@ class Objective(PyroELBO):
 
     uses_score_parts: ClassVar[bool] = True  # asked by the guards
 
-    def terms(
-        self,
-        model: Function,
-        guide: Function,
-        args: tuple[object, ...],
-        kwargs: Mapping[str, object],
-        hard: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+    def terms(self, model: Function, guide: Function, args: Args, kwargs: Kwargs, hard: bool = False) -> Bounds:
         """The bound and a surrogate with its gradient, each ``()``; ``hard`` asks for plain draws of gates."""
         raise NotImplementedError
 

@@ -11,7 +11,7 @@ The first term is the pathwise one; the second is for draws b without a path (ga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
@@ -19,14 +19,16 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyrovae.objectives.base import Objective, frozen
+from pyrovae.objectives.base import Bounds, Objective, frozen
 from pyrovae.objectives.estimators import DisARM, Estimator, StickingTheLanding
 from pyrovae.objectives.kl_forms import Exact, FreeBits, SiteKL
 from pyrovae.objectives.report import Report, SiteReport
 from pyrovae.objectives.schedules import Number, checked_number
 from pyrovae.objectives.sites import (
+    Args,
     Function,
     Functions,
+    Kwargs,
     Site,
     Sites,
     Term,
@@ -108,14 +110,7 @@ class ELBO(Objective):
         with torch.no_grad():
             return self._draw_guide(Functions(model, guide, args, kwargs)).num_draws
 
-    def terms(
-        self,
-        model: Function,
-        guide: Function,
-        args: tuple[object, ...],
-        kwargs: Mapping[str, object],
-        hard: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+    def terms(self, model: Function, guide: Function, args: Args, kwargs: Kwargs, hard: bool = False) -> Bounds:
         functions = Functions(model, guide, args, kwargs)
         drawn = self._draw(functions, hard)
         num_draws, exact = drawn.num_draws, all(kl.exact for kl in drawn.kls)
@@ -171,6 +166,8 @@ class ELBO(Objective):
         if isinstance(self.spikes_first, float | Tensor):
             handler = SpikesFirst(self.spikes_first)
         sites = functions.draw_guide(num_draws, estimator, handler)
+        if handler is not None:
+            handler.check_found()
         again = False
         if any("twin" in site["infer"] for site in list(sites.values())[:-1]):
             # a site that is drawn after a pair may depend on it, and would need a twin of its own

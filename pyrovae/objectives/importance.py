@@ -11,17 +11,18 @@ many Bayesian models, the bound is that of :class:`~pyrovae.ELBO`, whatever K is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyrovae.objectives.base import Objective, frozen
+from pyrovae.objectives.base import Bounds, Objective, frozen
 from pyrovae.objectives.sites import (
+    Args,
     Function,
     Functions,
+    Kwargs,
     Site,
     Sites,
     check_data_plate,
@@ -72,14 +73,7 @@ class Renyi(Objective):
     def num_draws(self, model: Function, guide: Function, *args: object, **kwargs: object) -> int:
         return self.num_particles
 
-    def terms(
-        self,
-        model: Function,
-        guide: Function,
-        args: tuple[object, ...],
-        kwargs: Mapping[str, object],
-        hard: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+    def terms(self, model: Function, guide: Function, args: Args, kwargs: Kwargs, hard: bool = False) -> Bounds:
         functions = Functions(model, guide, args, kwargs)
         weights: list[Tensor] = []
         q_sites = functions.draw_guide(self.num_particles, handler=_OneForAll())

@@ -29,8 +29,10 @@ from pyrovae import distributions, guards
 from pyrovae.objectives.estimators import Estimator, Relaxed, StraightThrough
 
 __all__ = [
+    "Args",
     "Function",
     "Functions",
+    "Kwargs",
     "Site",
     "Sites",
     "Term",
@@ -60,18 +62,15 @@ _ = distributions.kl  # importing it registers the divergences
 Site = dict[str, Any]  # a node of a Pyro trace
 Sites = dict[str, Site]
 Function = Callable[..., object]
+Args = tuple[object, ...]
+Kwargs = Mapping[str, object]
 NEED_EXACT_KL = {"straight_through": StraightThrough, "relaxed": Relaxed}  # a density must not score these draws of it
 PARTICLES = "particles"  # the name of the plate of draws
-_depths: WeakKeyDictionary[object, dict[object, int]] = WeakKeyDictionary()  # by model: the plates to its left
+_depths: WeakKeyDictionary[object, dict[object, int]] = WeakKeyDictionary()  # by model: the dims that its plates take
 
 
 def draw_sites(
-    model: Function,
-    guide: Function,
-    args: tuple[object, ...],
-    kwargs: Mapping[str, object],
-    num_draws: int,
-    estimator: Estimator | None = None,
+    model: Function, guide: Function, args: Args, kwargs: Kwargs, num_draws: int, estimator: Estimator | None = None
 ) -> tuple[Sites, Sites]:
     """The sample sites of model and guide at ``num_draws`` draws for each datum, checked to pair up.
 
@@ -88,8 +87,8 @@ class Functions:
 
     model: Function
     guide: Function
-    args: tuple[object, ...]
-    kwargs: Mapping[str, object]
+    args: Args
+    kwargs: Kwargs
 
     def draw_guide(self, num_draws: int, estimator: Estimator | None = None, handler: Messenger | None = None) -> Sites:
         """The sites of the guide. ``handler`` stands around it and may change densities and draws."""
@@ -98,16 +97,13 @@ class Functions:
             trace = poutine.trace(self.guide).get_trace(*self.args, **self.kwargs)
         return _sites(trace, num_draws, depth)
 
-    def replay_model(self, guide_sites: Sites, num_draws: int, check: bool = True) -> Sites:
+    def replay_model(self, guide_sites: Sites, num_draws: int) -> Sites:
         """The sites of the model at the values of those of the guide, checked to pair up with them."""
-        depth = self._depth(num_draws)
+        depth, replayed = self._depth(num_draws), poutine.replay(self.model, trace=as_trace(guide_sites))
         with _particles(num_draws, depth):
-            trace = poutine.trace(poutine.replay(self.model, trace=as_trace(guide_sites))).get_trace(
-                *self.args, **self.kwargs
-            )
+            trace = poutine.trace(replayed).get_trace(*self.args, **self.kwargs)
         sites = _sites(trace, num_draws, depth)
-        if check:
-            guards.check_sites(sites, guide_sites)
+        guards.check_sites(sites, guide_sites)
         return sites
 
     def _depth(self, num_draws: int) -> int:
@@ -115,7 +111,10 @@ class Functions:
         if num_draws == 1:
             return 1  # there is no plate of draws to place
         owner, method = getattr(self.model, "__self__", self.model), getattr(self.model, "__func__", None)
-        known = _depths.setdefault(owner, {})
+        try:
+            known = _depths.setdefault(owner, {})
+        except TypeError:  # a callable that cannot be a weak key is looked at in each call
+            known = {}
         if method not in known:
             with torch.no_grad(), random_state_kept(), poutine.block():
                 traced = poutine.trace(self.guide).get_trace(*self.args, **self.kwargs)
