@@ -343,7 +343,9 @@ def test_biased_draws_are_refused_beside_a_sampled_kl(name, gates):
     if (name, gates) == ("poisson", "straight-through"):  # it has none, and takes the score function
         assert math.isfinite(loss.loss_and_grads(vae.model, vae.guide, X))
         return
-    with pytest.raises(ValueError, match=f"the draws of {type(estimator).__name__} need the exact KL, and none is registered"):
+    with pytest.raises(
+        ValueError, match=f"the draws of {type(estimator).__name__} need the exact KL, and none is registered"
+    ):
         loss.loss_and_grads(vae.model, vae.guide, X)
 
 

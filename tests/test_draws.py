@@ -87,7 +87,7 @@ def test_a_guide_is_checked_too():
             pyro.sample("w", dist.Normal(0.0, 1.0))
             observe(z @ W, x)
 
-    with pytest.raises(ValueError, match="the guide is right for one draw and not for 3: .* site 'w'"):
+    with pytest.raises(ValueError, match=r"the guide is right for one draw and not for 3: .* site 'w'"):
         check_draws(model, chained, (X,), {}, 3)
 
 
@@ -129,7 +129,7 @@ def test_automatic_guides_and_subsampled_plates(auto, right):
     if right:
         check_draws(model, guide, (X,), {}, 3)
     else:
-        with pytest.raises(ValueError, match="the model is right for one draw and not for 3: .* site 'y'"):
+        with pytest.raises(ValueError, match=r"the model is right for one draw and not for 3: .* site 'y'"):
             check_draws(model, guide, (X,), {}, 3)
 
 

@@ -94,7 +94,7 @@ class DisjointBits(Bits):
 
     def exact(self):
         each = torch.stack([dist.Normal(m, 1.0).log_prob(FLAT) for m in (0.0, 2.0)])
-        return self.sums(torch.stack([each[:, GROUP == g].sum(1) for g in range(G)], 1))
+        return self.sums(torch.stack([each[:, g == GROUP].sum(1) for g in range(G)], 1))
 
 
 class NoPlate(Bits):
@@ -223,5 +223,5 @@ def test_a_dimension_without_a_plate_is_named():
 
 def test_measurements_need_one_data_plate():
     case = Locations()
-    with pytest.raises(ValueError, match="a measurement has one number for each datum, .* site 'theta'"):
+    with pytest.raises(ValueError, match=r"a measurement has one number for each datum, .* site 'theta'"):
         pv.metrics.elbo((case.model, case.guide), Y, 5)

@@ -123,7 +123,12 @@ def test_validation_and_the_last_number_are_the_bound_itself():
     vae, x = build(), X.repeat(40, 1)
     options = {"epochs": 1, "batch_size": len(x), "optim": pyro.optim.SGD(lambda _: {"lr": 0.0}), "val": x, "seed": 0}
     plain = pv.fit(vae, x, progress=False, **options)
-    for loss in (pv.ELBO(0.0), pv.ELBO(kl=pv.FreeBits(3.0)), pv.ELBO(kl=pv.Capacity(9.0)), pv.ELBO(penalties=[pv.MMD(100.0)])):
+    for loss in (
+        pv.ELBO(0.0),
+        pv.ELBO(kl=pv.FreeBits(3.0)),
+        pv.ELBO(kl=pv.Capacity(9.0)),
+        pv.ELBO(penalties=[pv.MMD(100.0)]),
+    ):
         history = pv.fit(vae, x, loss=loss, progress=False, **options)
         # one draw of each of 2,400 data: the standard error of a difference is some 0.03
         assert history["val_loss"][0] == pytest.approx(plain["val_loss"][0], abs=0.2)

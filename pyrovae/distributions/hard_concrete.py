@@ -14,7 +14,7 @@ from torch.distributions import Normal, constraints, kl_divergence, register_kl
 from torch.nn.functional import logsigmoid
 
 from pyrovae.distributions.draws import OtherDraws
-from pyrovae.distributions.spike_slab import real_with_atom
+from pyrovae.distributions.spike_slab import WithAtom, real_with_atom
 from pyrovae.distributions.univariate import SCALAR, Shape, Univariate
 
 __all__ = ["EDGE", "GatedNormal", "HardConcrete", "unit_interval_with_atoms"]
@@ -24,8 +24,11 @@ EDGE = math.log(-HIGH / LOW)  # the gate is between 0 and 1 where its logit, bef
 NODES = 16
 
 
-class _UnitIntervalWithAtoms(constraints.Constraint):
+class _UnitIntervalWithAtoms(WithAtom):
     """[0, 1] under Lebesgue measure plus unit atoms at 0 and at 1."""
+
+    atoms = "an atom at zero and one at 1"
+    guides = "pyrovae.guides.HardConcrete"
 
     def check(self, value: Tensor) -> Tensor:
         return (value >= 0) & (value <= 1)

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from pyro.distributions.score_parts import ScoreParts
 from torch import Size, Tensor
-from torch.distributions import constraints, kl_divergence, register_kl
+from torch.distributions import biject_to, constraints, kl_divergence, register_kl, transform_to
 from torch.nn.functional import logsigmoid
 
 from pyrovae.distributions.draws import OtherDraws, antithetic_bits, concrete_bits
 from pyrovae.distributions.univariate import SCALAR, Shape
 
-__all__ = ["SpikeSlab", "real_with_atom"]
+__all__ = ["SpikeSlab", "WithAtom", "real_with_atom"]
 
 
-class _RealWithAtom(constraints.Constraint):
+class WithAtom(constraints.Constraint):
+    """A support with an atom, which no bijection from the real line reaches."""
+
+    atoms = "an atom at zero"
+    guides = "pyrovae.guides.SpikeSlab or pyrovae.guides.ThresholdedLaplace"
+
+    def __init_subclass__(cls) -> None:
+        transform_to.register(cls, cls.refuse)
+        biject_to.register(cls, cls.refuse)
+
+    def refuse(self) -> NoReturn:
+        """What the constraint registries of torch call, for automatic guides and for samplers such as NUTS."""
+        raise NotImplementedError(
+            f"the support {self!r} of a site has {self.atoms}, so that Pyro's automatic guides, HMC and NUTS cannot "
+            f"be used for it: take a guide with the same atoms, such as {self.guides}, or sample the site from the "
+            f"same distribution with parameters of its own in a guide function"
+        )
+
+
+class _RealWithAtom(WithAtom):
     """The real line under Lebesgue measure plus a unit atom at zero: the same numbers as ``real``, another measure."""
 
     def check(self, value: Tensor) -> Tensor:

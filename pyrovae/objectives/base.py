@@ -13,16 +13,19 @@ from torch import Tensor
 
 from pyrovae.objectives.divergence import blame, is_divergence
 from pyrovae.objectives.schedules import Schedule
-from pyrovae.objectives.sites import Function
+from pyrovae.objectives.sites import Args, Function, Kwargs
 
-__all__ = ["Objective", "frozen"]
+__all__ = ["Bounds", "Objective", "frozen"]
+
+Bounds = tuple[Tensor, Tensor]
 
 C = TypeVar("C", bound=type)
 
 
 def frozen(cls: C) -> C:
     """Have a frozen dataclass say, where a field is assigned to, what to do instead."""
-    cls.__setattr__ = cls.__delattr__ = _refuse
+    for name in ("__setattr__", "__delattr__"):
+        setattr(cls, name, _refuse)
     return cls
 
 
@@ -44,17 +47,9 @@ class Objective(PyroELBO):
     Units: nats, summed over the batch.
     """
 
-    max_plate_nesting: ClassVar[float] = math.inf  # an attribute of Pyro's objectives; plates may stand anywhere
     uses_score_parts: ClassVar[bool] = True  # asked by the guards
 
-    def terms(
-        self,
-        model: Function,
-        guide: Function,
-        args: tuple[object, ...],
-        kwargs: Mapping[str, object],
-        hard: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+    def terms(self, model: Function, guide: Function, args: Args, kwargs: Kwargs, hard: bool = False) -> Bounds:
         """The bound and a surrogate with its gradient, each ``()``; ``hard`` asks for plain draws of gates."""
         raise NotImplementedError
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent
+
+from pyrovae.objectives.sites import Args, Function, Kwargs, Site, Sites, is_subsample
 
 __all__ = ["blame", "is_divergence"]
 
@@ -31,7 +31,7 @@ def is_divergence(error: Exception) -> bool:
     return isinstance(error, ValueError | RuntimeError) and any(re.search(says, str(error)) for says in _SAYS)
 
 
-def blame(model: Any, guide: Any, args: Any = (), kwargs: Any = None) -> str:
+def blame(model: Function, guide: Function, args: Args = (), kwargs: Kwargs | None = None) -> str:
     """Names what is NaN or infinite: data, weights, and the first site with such a parameter, and the rows of each.
 
     The guide and the model run once more, with other draws, without gradients and without validation.
@@ -43,9 +43,7 @@ def blame(model: Any, guide: Any, args: Any = (), kwargs: Any = None) -> str:
         look.whose = "model"
         poutine.trace(poutine.replay(model, trace=trace)).get_trace(*args, **kwargs)
     found = [
-        f"the data {n['name']!r} are {_where(n['value'])}"
-        for _, n in look.sites
-        if n["is_observed"] and _bad_data(n["fn"], n["value"])
+        f"the data {n['name']!r} are {_where(n['value'])}" for _, n in look.sites if n["is_observed"] and _bad_data(n)
     ]
     weights = [f"parameter {name.split('$$$')[-1]} is {_kind(value)}" for name, value in look.weights() if _bad(value)]
     found += weights[:3] + ([f"and {len(weights) - 3} more"] if len(weights) > 3 else [])
@@ -60,21 +58,21 @@ class _Look(Messenger):
     def __init__(self) -> None:
         super().__init__()
         self.whose = "guide"
-        self.sites: list[tuple[str, Any]] = []
-        self.params: dict[str, Any] = {}
+        self.sites: list[tuple[str, Site]] = []
+        self.params: Sites = {}
 
-    def _pyro_sample(self, msg: Any) -> None:
-        if not site_is_subsample(msg):
+    def _pyro_sample(self, msg: Site) -> None:
+        if not is_subsample(msg):
             self.sites.append((self.whose, msg))
 
-    def _pyro_param(self, msg: Any) -> None:
+    def _pyro_param(self, msg: Site) -> None:
         self.params[msg["name"]] = msg
 
     def weights(self) -> list[tuple[str, Tensor]]:
         return [(name, msg["value"]) for name, msg in self.params.items() if msg["value"] is not None]
 
 
-def _of_site(whose: str, node: Any) -> list[str]:
+def _of_site(whose: str, node: Site) -> list[str]:
     """What of a site of a trace is not finite: a parameter of its density, else its value, else its density there."""
     fn, value = node["fn"], node["value"]
     while isinstance(fn, Independent):
@@ -98,9 +96,10 @@ def _bad(x: Tensor) -> bool:
     return x.is_floating_point() and not bool(torch.isfinite(x).all())
 
 
-def _bad_data(fn: Any, x: Tensor) -> bool:
+def _bad_data(node: Site) -> bool:
     """Not finite, where NaN is nothing that the density takes for missing."""
-    return _bad(x) and (bool(torch.isinf(x).any()) or not bool(fn.support.check(x).all()))
+    x = node["value"]
+    return _bad(x) and (bool(torch.isinf(x).any()) or not bool(node["fn"].support.check(x).all()))
 
 
 def _kind(x: Tensor) -> str:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyrovae.objectives.sites import Function, Functions, Sites, as_trace, is_point, log_prob, random_state_kept
+from pyrovae.objectives.sites import (
+    Args,
+    Function,
+    Functions,
+    Kwargs,
+    Sites,
+    as_trace,
+    is_point,
+    log_prob,
+    random_state_kept,
+)
 
 __all__ = ["check_draws"]
 
 ADVICE = (
-    "With several draws every site has a dimension more, left of its plates: index dimensions from the right, and reduce "
-    "none except those of one datum; or take one draw, num_particles=1"
+    "With several draws every site has a dimension more, left of its plates: index dimensions from the right, and "
+    "reduce none except those of one datum; or take one draw, num_particles=1"
 )
 
 
-def check_draws(
-    model: Function, guide: Function, args: tuple[object, ...], kwargs: Mapping[str, object], num_draws: int
-) -> None:
+def check_draws(model: Function, guide: Function, args: Args, kwargs: Kwargs, num_draws: int) -> None:
     """Raise unless model and guide at several draws give each draw the log-densities that it has by itself.
 
     Both functions run once at ``num_draws`` draws; the first and the last draw are then replayed alone, and the

@@ -11,7 +11,7 @@ The first term is the pathwise one; the second is for draws b without a path (ga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
@@ -19,14 +19,16 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyrovae.objectives.base import Objective, frozen
+from pyrovae.objectives.base import Bounds, Objective, frozen
 from pyrovae.objectives.estimators import DisARM, Estimator, StickingTheLanding
 from pyrovae.objectives.kl_forms import Exact, FreeBits, SiteKL
 from pyrovae.objectives.report import Report, SiteReport
-from pyrovae.objectives.schedules import Number, Schedule, checked_number
+from pyrovae.objectives.schedules import Number, checked_number
 from pyrovae.objectives.sites import (
+    Args,
     Function,
     Functions,
+    Kwargs,
     Site,
     Sites,
     Term,
@@ -96,7 +98,8 @@ class ELBO(Objective):
             "penalties": tuple(self.penalties),
         }
         if self.spikes_first is not None:
-            checked["spikes_first"] = checked_number("spikes_first", self.spikes_first, most=1.0)
+            number = checked_number("spikes_first", self.spikes_first, most=1.0)
+            checked["spikes_first"] = float(number) if isinstance(number, int) else number
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -107,14 +110,7 @@ class ELBO(Objective):
         with torch.no_grad():
             return self._draw_guide(Functions(model, guide, args, kwargs)).num_draws
 
-    def terms(
-        self,
-        model: Function,
-        guide: Function,
-        args: tuple[object, ...],
-        kwargs: Mapping[str, object],
-        hard: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+    def terms(self, model: Function, guide: Function, args: Args, kwargs: Kwargs, hard: bool = False) -> Bounds:
         functions = Functions(model, guide, args, kwargs)
         drawn = self._draw(functions, hard)
         num_draws, exact = drawn.num_draws, all(kl.exact for kl in drawn.kls)
@@ -165,11 +161,13 @@ class ELBO(Objective):
 
     def _draw_guide(self, functions: Functions, hard: bool = False, plainly: bool = False) -> _DrawnGuide:
         estimator = Estimator() if hard or plainly else self.estimator
-        num_draws = self.num_particles or getattr(self.estimator, "num_particles", 1)
+        num_draws: int = self.num_particles or getattr(self.estimator, "num_particles", None) or 1
         handler = None
-        if self.spikes_first is not None and not isinstance(self.spikes_first, Schedule):
+        if isinstance(self.spikes_first, float | Tensor):
             handler = SpikesFirst(self.spikes_first)
         sites = functions.draw_guide(num_draws, estimator, handler)
+        if handler is not None:
+            handler.check_found()
         again = False
         if any("twin" in site["infer"] for site in list(sites.values())[:-1]):
             # a site that is drawn after a pair may depend on it, and would need a twin of its own

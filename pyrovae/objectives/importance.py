@@ -11,24 +11,27 @@ many Bayesian models, the bound is that of :class:`~pyrovae.ELBO`, whatever K is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyrovae.objectives.base import Objective, frozen
+from pyrovae.objectives.base import Bounds, Objective, frozen
 from pyrovae.objectives.sites import (
+    Args,
     Function,
     Functions,
+    Kwargs,
     Site,
     Sites,
     check_data_plate,
     check_observed,
     check_points,
+    is_auxiliary,
+    is_point,
     is_shared,
+    is_subsample,
     log_prob,
     path_log_prob,
     score,
@@ -70,14 +73,7 @@ class Renyi(Objective):
     def num_draws(self, model: Function, guide: Function, *args: object, **kwargs: object) -> int:
         return self.num_particles
 
-    def terms(
-        self,
-        model: Function,
-        guide: Function,
-        args: tuple[object, ...],
-        kwargs: Mapping[str, object],
-        hard: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+    def terms(self, model: Function, guide: Function, args: Args, kwargs: Kwargs, hard: bool = False) -> Bounds:
         functions = Functions(model, guide, args, kwargs)
         weights: list[Tensor] = []
         q_sites = functions.draw_guide(self.num_particles, handler=_OneForAll())
@@ -173,13 +169,13 @@ class DReG(IWAE):
         def weigh_again(gradient: Tensor) -> Tensor:
             return gradient * weights[0].reshape(weights[0].shape + (1,) * (gradient.dim() - 2))
 
-        watched = dict(guide)
+        watched, fixed = dict(guide), _points_of_shared(guide)
         for name, site in guide.items():
             if score(site) is not None:
                 raise ValueError(
                     f"DReG: site {name!r} has no path through its {type(site['fn']).__name__}: use pyrovae.IWAE"
                 )
-            if self.num_particles > 1 and site["value"].requires_grad and not is_shared(site):
+            if self.num_particles > 1 and site["value"].requires_grad and not is_shared(site) and name not in fixed:
                 value = site["value"].view_as(site["value"])
                 value.register_hook(weigh_again)
                 # later sites of the guide have read the draw itself
@@ -187,7 +183,9 @@ class DReG(IWAE):
         return watched
 
     def _log_q(self, guide: Sites) -> list[Tensor]:
-        return list(path_log_prob(guide).values())
+        fixed = _points_of_shared(guide)
+        each = [log_prob(guide[name]) for name in fixed]
+        return each + list(path_log_prob({name: site for name, site in guide.items() if name not in fixed}).values())
 
     def _surrogate(self, log_weights: Tensor, bound: Tensor, weights: list[Tensor]) -> Tensor:
         weights.append(log_weights.detach().softmax(0))
@@ -198,9 +196,20 @@ class _OneForAll(Messenger):
     """Around a guide: one draw, for all particles, of each site that all data share."""
 
     def _pyro_post_sample(self, msg: Site) -> None:
-        drawn = not (msg["is_observed"] or site_is_subsample(msg))
+        drawn = not (msg["is_observed"] or is_subsample(msg))
         if drawn and msg["cond_indep_stack"] and is_shared(msg):
             msg["value"] = msg["value"][:1].expand_as(msg["value"])
+
+
+def _points_of_shared(guide: Sites) -> list[str]:
+    """Sites of each datum without draws of their own: functions of an auxiliary site that all data share.
+
+    Their gradient is that of the shared site, which is drawn once and has no weight.
+    """
+    local = {name: site for name, site in guide.items() if not is_shared(site)}
+    if any(map(is_auxiliary, local.values())):
+        return []
+    return [name for name, site in local.items() if is_point(site["fn"])]
 
 
 def _one_scale(model: Sites, guide: Sites) -> tuple[Tensor | float, Sites, Sites]:

@@ -25,9 +25,12 @@ class SiteKL(NamedTuple):
     grouped: bool = False
 
 
+KLs = Sequence[SiteKL]
+
+
 @dataclass(frozen=True)
 class Exact:
-    r"""The KL of each site: exact where a closed form or quadrature is registered, log q - log p at the draws elsewhere.
+    r"""The KL of each site: exact where a closed form or quadrature is registered, sampled (log q - log p) elsewhere.
 
     ``pyrovae.ELBO().report(model, guide, x)`` says which of the two each site has.
     """
@@ -37,9 +40,7 @@ class Exact:
         value, exact = site_kl(name, model, guide)
         return SiteKL(value, plates(guide[name]), guide[name]["scale"], exact)
 
-    def price(
-        self, drawn: Sequence[SiteKL], num_data: Tensor | float, num_draws: int
-    ) -> Callable[[Sequence[SiteKL]], list[Term]]:
+    def price(self, drawn: KLs, num_data: Tensor | float, num_draws: int) -> Callable[[KLs], list[Term]]:
         """A function from the KLs of all sites to their price before beta; ``drawn`` decides about thresholds.
 
         ``num_data`` is the number of data, each counted with the scale around it.
@@ -82,12 +83,10 @@ class FreeBits(Exact):
         groups = torch.cat([part.sum(-1, keepdim=True) for part in value.split(self.group, -1)], -1)
         return SiteKL(groups, plates(guide[name]), guide[name]["scale"], exact, grouped=True)
 
-    def price(
-        self, drawn: Sequence[SiteKL], num_data: Tensor | float, num_draws: int
-    ) -> Callable[[Sequence[SiteKL]], list[Term]]:
+    def price(self, drawn: KLs, num_data: Tensor | float, num_draws: int) -> Callable[[KLs], list[Term]]:
         limits = [self._limits(kl) if kl.grouped else None for kl in drawn]
 
-        def paid(kls: Sequence[SiteKL]) -> list[Term]:
+        def paid(kls: KLs) -> list[Term]:
             values = [
                 kl.value if limit is None else torch.where(limit[0], kl.value, limit[1]).sum(-1)
                 for kl, limit in zip(kls, limits, strict=True)
@@ -111,7 +110,7 @@ class Capacity(Exact):
     of each datum, with the mean over the batch; biased on batches as :class:`FreeBits` is.
 
     Args:
-        capacity: :math:`C \ge 0`, in nats for each datum, or a schedule of it, such as ``pyrovae.warmup(50, end=25.0)``.
+        capacity: :math:`C \ge 0`, in nats for each datum, or a schedule of it: ``pyrovae.warmup(50, end=25.0)``.
 
     References: Burgess et al. (2018), "Understanding disentangling in beta-VAE", eq. 8.
     """
@@ -121,9 +120,7 @@ class Capacity(Exact):
     def __post_init__(self) -> None:
         object.__setattr__(self, "capacity", checked_number("capacity", self.capacity))
 
-    def price(
-        self, drawn: Sequence[SiteKL], num_data: Tensor | float, num_draws: int
-    ) -> Callable[[Sequence[SiteKL]], list[Term]]:
+    def price(self, drawn: KLs, num_data: Tensor | float, num_draws: int) -> Callable[[KLs], list[Term]]:
         mean = torch.stack([kl.value.detach().sum() for kl in drawn]).sum() / num_draws
         capacity = self.capacity * num_data  # type: ignore[operator]  # no schedule is left when it is priced
         side = torch.sign(mean - capacity)

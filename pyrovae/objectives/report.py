@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from pyrovae.objectives.sites import score
+from pyrovae.objectives.sites import Site, score
 
 __all__ = ["Report", "SiteReport"]
 
@@ -28,7 +28,7 @@ class SiteReport(NamedTuple):
     gradient: str
 
     @classmethod
-    def of(cls, name: str, p: Any, q: Any, kl_is_exact: bool, num_particles: int) -> SiteReport:
+    def of(cls, name: str, p: Site | None, q: Site, kl_is_exact: bool, num_particles: int) -> SiteReport:
         if "drawn" in q["infer"]:
             gradient = DRAWN[q["infer"]["drawn"]]
         elif score(q) is None:
@@ -49,7 +49,7 @@ class Report(tuple[SiteReport, ...]):
         return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
-def _name(fn: Any) -> str:
+def _name(fn: object) -> str:
     while isinstance(fn, torch.distributions.Independent):
         fn = fn.base_dist
     return type(fn).__name__

@@ -1,7 +1,7 @@
 """The sample sites of a model and a guide at K draws, and the terms that objectives take from them.
 
-With several draws a plate of draws stands to the left of all plates of the functions: a term has shape ``(K, *plates)``.
-One draw adds no plate, so functions that cannot be run at several draws are served too.
+With several draws a plate of draws stands to the left of all plates of the functions: terms are ``(K, *plates)``. One
+draw adds no plate, so functions that cannot be run at several draws are served too.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.distribution import Distribution
+from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -28,8 +29,10 @@ from pyrovae import distributions, guards
 from pyrovae.objectives.estimators import Estimator, Relaxed, StraightThrough
 
 __all__ = [
+    "Args",
     "Function",
     "Functions",
+    "Kwargs",
     "Site",
     "Sites",
     "Term",
@@ -40,8 +43,10 @@ __all__ = [
     "coordinates",
     "draw_sites",
     "has_path",
+    "is_auxiliary",
     "is_point",
     "is_shared",
+    "is_subsample",
     "log_likelihood",
     "log_prob",
     "path_log_prob",
@@ -57,18 +62,15 @@ _ = distributions.kl  # importing it registers the divergences
 Site = dict[str, Any]  # a node of a Pyro trace
 Sites = dict[str, Site]
 Function = Callable[..., object]
+Args = tuple[object, ...]
+Kwargs = Mapping[str, object]
 NEED_EXACT_KL = {"straight_through": StraightThrough, "relaxed": Relaxed}  # a density must not score these draws of it
 PARTICLES = "particles"  # the name of the plate of draws
-_depths: WeakKeyDictionary[object, dict[object, int]] = WeakKeyDictionary()  # by model: the plates to its left
+_depths: WeakKeyDictionary[object, dict[object, int]] = WeakKeyDictionary()  # by model: the dims that its plates take
 
 
 def draw_sites(
-    model: Function,
-    guide: Function,
-    args: tuple[object, ...],
-    kwargs: Mapping[str, object],
-    num_draws: int,
-    estimator: Estimator | None = None,
+    model: Function, guide: Function, args: Args, kwargs: Kwargs, num_draws: int, estimator: Estimator | None = None
 ) -> tuple[Sites, Sites]:
     """The sample sites of model and guide at ``num_draws`` draws for each datum, checked to pair up.
 
@@ -85,8 +87,8 @@ class Functions:
 
     model: Function
     guide: Function
-    args: tuple[object, ...]
-    kwargs: Mapping[str, object]
+    args: Args
+    kwargs: Kwargs
 
     def draw_guide(self, num_draws: int, estimator: Estimator | None = None, handler: Messenger | None = None) -> Sites:
         """The sites of the guide. ``handler`` stands around it and may change densities and draws."""
@@ -95,16 +97,13 @@ class Functions:
             trace = poutine.trace(self.guide).get_trace(*self.args, **self.kwargs)
         return _sites(trace, num_draws, depth)
 
-    def replay_model(self, guide_sites: Sites, num_draws: int, check: bool = True) -> Sites:
+    def replay_model(self, guide_sites: Sites, num_draws: int) -> Sites:
         """The sites of the model at the values of those of the guide, checked to pair up with them."""
-        depth = self._depth(num_draws)
+        depth, replayed = self._depth(num_draws), poutine.replay(self.model, trace=as_trace(guide_sites))
         with _particles(num_draws, depth):
-            trace = poutine.trace(poutine.replay(self.model, trace=as_trace(guide_sites))).get_trace(
-                *self.args, **self.kwargs
-            )
+            trace = poutine.trace(replayed).get_trace(*self.args, **self.kwargs)
         sites = _sites(trace, num_draws, depth)
-        if check:
-            guards.check_sites(sites, guide_sites)
+        guards.check_sites(sites, guide_sites)
         return sites
 
     def _depth(self, num_draws: int) -> int:
@@ -112,7 +111,10 @@ class Functions:
         if num_draws == 1:
             return 1  # there is no plate of draws to place
         owner, method = getattr(self.model, "__self__", self.model), getattr(self.model, "__func__", None)
-        known = _depths.setdefault(owner, {})
+        try:
+            known = _depths.setdefault(owner, {})
+        except TypeError:  # a callable that cannot be a weak key is looked at in each call
+            known = {}
         if method not in known:
             with torch.no_grad(), random_state_kept(), poutine.block():
                 traced = poutine.trace(self.guide).get_trace(*self.args, **self.kwargs)
@@ -199,7 +201,7 @@ def site_kl(name: str, model: Sites, guide: Sites) -> tuple[Tensor, bool]:
         with suppress(NotImplementedError):
             return scale_and_mask(kl_divergence(q["fn"], p["fn"]), q["scale"], q["mask"]), True
     _check_scored(name, q)
-    exact = is_point(q["fn"]) and not any(map(_is_auxiliary, guide.values()))
+    exact = is_point(q["fn"]) and not any(map(is_auxiliary, guide.values()))
     return log_prob(q) - (0.0 if p is None else log_prob(p)), exact
 
 
@@ -220,13 +222,18 @@ def coordinate_kl(name: str, model: Sites, guide: Sites) -> tuple[Tensor, bool]:
     kl, exact = None, False
     if _one_order(model, guide):
         with suppress(NotImplementedError):
-            kl, exact = kl_divergence(q_each, p_each), True  # type: ignore[arg-type]  # Pyro's densities are torch's
+            kl, exact = kl_divergence(q_each, p_each), True
     if kl is None:
         _check_scored(name, q)
         kl = q_each.log_prob(q["value"]) - p_each.log_prob(q["value"])
     kl = kl.flatten(-q["fn"].event_dim) if q["fn"].event_dim else kl[..., None]
     scale, mask = (s[..., None] if isinstance(s, Tensor) else s for s in (q["scale"], q["mask"]))
     return scale_and_mask(kl, scale, mask), exact
+
+
+def is_subsample(site: Site) -> bool:
+    """Whether a site is the choice of the rows of a plate."""
+    return site_is_subsample(site)  # type: ignore[arg-type]  # Pyro's type of a site has no value in it
 
 
 def is_point(fn: object) -> bool:
@@ -242,7 +249,7 @@ def check_points(sites: Sites, guide: Sites | None = None) -> None:
     Those of an automatic ``guide`` are accepted: they are functions of its auxiliary site, which has a density.
     """
     name = next((name for name, site in sites.items() if is_point(site["fn"])), None)
-    if name is not None and not any(map(_is_auxiliary, (guide or sites).values())):
+    if name is not None and not any(map(is_auxiliary, (guide or sites).values())):
         raise ValueError(
             f"site {name!r} of the guide is a point (Delta): it has no density and gives no bound on log p(x)"
         )
@@ -268,13 +275,15 @@ def path_log_prob(sites: Sites) -> dict[str, Tensor]:
     References: Roeder, Wu and Duvenaud (2017), "Sticking the landing", eq. 8.
     """
     moving = {name: site for name, site in sites.items() if site["value"].requires_grad}
+    ends: list[Tensor] = []
     # each site is scored at a copy of its draws; later sites keep the draws that they read
     copies = {name: {**site, "value": site["value"].detach().requires_grad_()} for name, site in moving.items()}
     each = {name: log_prob(copies.get(name, site)) for name, site in sites.items()}
     values = {name: log_q.detach() for name, log_q in each.items()}
-    ends = [end for name, site in moving.items() for end in (copies[name]["value"], site.get("read", site["value"]))]
-    total = sum_of([log_q.sum() for log_q in each.values()])
-    if not (moving and total.requires_grad):
+    for name, site in moving.items():
+        ends += [copies[name]["value"], site["read"] if "read" in site else site["value"]]
+    total = sum_of([log_q.sum() for log_q in each.values()]) if moving else None
+    if total is None or not total.requires_grad:
         return values
     slopes = torch.autograd.grad(total, ends, retain_graph=True, allow_unused=True)
     for name, direct, later in zip(moving, slopes[::2], slopes[1::2], strict=True):
@@ -287,7 +296,7 @@ def path_log_prob(sites: Sites) -> dict[str, Tensor]:
     return values
 
 
-def coordinates(fn: Distribution) -> Distribution | None:
+def coordinates(fn: Distribution) -> TorchDistribution | None:
     """The densities of the coordinates, of batch shape ``(K, *plates, D)``; None if they have none of their own."""
     each: Any = fn
     dims = each.event_dim
@@ -311,7 +320,8 @@ def as_trace(sites: Sites) -> poutine.Trace:
     return trace
 
 
-def _is_auxiliary(site: Site) -> bool:
+def is_auxiliary(site: Site) -> bool:
+    """Whether a site is the guide's alone, such as the one from which an automatic guide computes all others."""
     return bool(site["infer"].get("is_auxiliary"))
 
 
@@ -328,7 +338,7 @@ def _check_scored(name: str, site: Site) -> None:
         )
 
 
-def _frames(node: Site) -> tuple[Any, ...]:
+def _frames(node: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(node.get("cond_indep_stack", ())) if node["type"] == "sample" else ()
 
 
@@ -337,8 +347,9 @@ def _particles(num_draws: int, depth: int) -> Any:
 
 
 def _sites(trace: poutine.Trace, num_draws: int, depth: int) -> Sites:
-    nodes = {name: node for name, node in trace.nodes.items() if node["type"] == "sample"}
-    subsamples = {name: node for name, node in nodes.items() if site_is_subsample(node)}
+    every: Sites = dict(trace.nodes)  # type: ignore[arg-type]  # Pyro types nodes as messages, which lack our keys
+    nodes = {name: node for name, node in every.items() if node["type"] == "sample"}
+    subsamples = {name: node for name, node in nodes.items() if is_subsample(node)}
     sites = {name: node for name, node in nodes.items() if name not in subsamples}
     for name, site in sites.items():
         site["subsamples"] = subsamples  # the rows that a plate drew: the model is to draw the same

@@ -9,6 +9,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyrovae.distributions import SpikeSlab
+from pyrovae.objectives.sites import Site
 
 __all__ = ["SpikesFirst"]
 
@@ -28,7 +29,7 @@ class SpikesFirst(Messenger):
         self.weight = weight
         self.found = False
 
-    def _pyro_sample(self, msg: Any) -> None:
+    def _pyro_sample(self, msg: Site) -> None:
         fn = msg["fn"]
         while isinstance(fn, torch.distributions.Independent):
             fn = fn.base_dist
@@ -43,7 +44,7 @@ class SpikesFirst(Messenger):
         values = {key: getattr(slab, key) for key in slab.arg_constraints}
         return type(slab)(**{**values, "loc": self.weight * slab.loc, "scale": slab.scale**self.weight})
 
-    def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
-        super().__exit__(exc_type, exc_value, traceback)
-        if exc_type is None and not self.found:
+    def check_found(self) -> None:
+        """Refuse a guide without a spike-and-slab site."""
+        if not self.found:
             raise ValueError("spikes_first: the guide has no spike-and-slab site whose slabs could come later")

@@ -7,7 +7,6 @@ rate per datum a step has it once.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,8 +39,7 @@ class _Weights:
         return [w for name, w in named if w.dim() > 1 and name.rpartition(".")[2].startswith("weight")]
 
     def __call__(self, model: Sites, guide: Sites) -> Tensor:
-        each: list[Any] = [self.of(w) for w in self.weights()]
-        return self.weight * torch.stack(each).sum()
+        return self.weight * torch.stack([self.of(w) for w in self.weights()]).sum()
 
     def of(self, w: Tensor) -> Tensor:
         """The penalty of one tensor, at a weight of 1."""
