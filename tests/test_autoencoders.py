@@ -244,7 +244,7 @@ class OwnSpread(guides.Guide):
 
 def test_only_a_point_goes_with_it():
     for guide in (guides.Normal(Linear(WIDTH), DIM), guides.SpikeSlab(Linear(WIDTH), DIM), OwnSpread()):
-        with pytest.raises(ValueError, match="is no point, and only a point goes with prior Flat") as e:
+        with pytest.raises(ValueError, match="is not a point, and only a point fits prior Flat") as e:
             of_flat(guide)
         listed = str(e.value).partition("guides that fit: ")[2].split(", ")
         assert {"Delta", "OwnPoint"} <= set(listed)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from cases import SHARED, Linear, double
 from pyro import poutine
-from pyro.infer import SVI, RenyiELBO, Trace_ELBO
+from pyro.infer import RenyiELBO, Trace_ELBO
 
 import pyrovae as pv
 from pyrovae import guides, likelihoods, metrics, priors
@@ -342,7 +342,7 @@ def test_a_guide_without_the_shared_site_is_refused():
     x = torch.zeros(6, 5)
     for loss in (pv.ELBO(), Trace_ELBO()):
         with pytest.raises(ValueError, match=r"guide samples the sites \['z'\], the model \['z', 'z_active'\]"):
-            loss.loss(vae.model, vae.guide, x)
+            pv.check(vae.model, vae.guide, loss, x)
     with pytest.raises(ValueError, match=r"prior BetaBernoulli samples sites .* guide SpikeSlab does not"):
         pv.VAE(vae.prior, vae.likelihood, vae.posterior, 30)
     with pytest.raises(ValueError, match=r"guide BetaSpikeSlab samples sites .* prior SpikeSlab does not"):
@@ -354,8 +354,8 @@ def test_s16_scaled_importance_weights():
     x = torch.randn(10, 2)
     renyi = RenyiELBO(num_particles=2)
     assert math.isfinite(renyi.loss(vae.model, vae.guide, x))
-    with pytest.raises(ValueError, match=r"RenyiELBO puts it into the importance weights.*\(S16\)"):
-        SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), renyi).step(x[:4])
+    with pytest.raises(ValueError, match="RenyiELBO puts into the importance weights"):
+        pv.check(vae.model, vae.guide, renyi, x[:4])
 
 
 def test_a_local_site_outside_the_plate_is_refused():

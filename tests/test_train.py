@@ -257,7 +257,7 @@ def two_functions(named):
 @pytest.mark.parametrize("loss", [pv.ELBO, Trace_ELBO])
 def test_a_network_that_nobody_would_train_is_refused(loss):
     decoder, pair = two_functions(named=False)
-    with pytest.raises(ValueError, match=r"shapes \(8, 2\), \(8,\) that ask for a gradient .*S17"):
+    with pytest.raises(ValueError, match=r"shapes \(8, 2\), \(8,\) that ask for a gradient"):
         fit(pair, loss=loss())
     decoder, pair = two_functions(named=True)
     before = decoder.weight.clone()

@@ -1,9 +1,9 @@
-"""What a model is called with: tensors on its device and of its dtype, labels, and as many as it takes."""
+"""Checks of the arguments of a model: device and dtype of tensors, labels, and the number of tensors."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -14,30 +14,27 @@ __all__ = ["check_arguments", "check_labels", "check_tensors", "signature"]
 
 
 class ArgumentError(ValueError):
-    """What a model is called with is wrong.
-
-    Pyro makes an error of a model anew, with a table of the shapes of its sites behind the text. Here there are none.
-    """
+    """An argument of a model is wrong: an error without the table of shapes that Pyro appends to a model's errors."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text.partition("\nTrace Shapes:")[0])
 
 
 def check_tensors(module: nn.Module, x: torch.Tensor | None = None) -> None:
-    """Refuse a module whose tensors have several devices or floating dtypes, and an x that is elsewhere than they."""
+    """Refuse a module whose tensors have several devices or floating dtypes, and an x on another device or dtype."""
     if not checking():
         return
     if x is not None and not isinstance(x, torch.Tensor):
         got = type(x).__name__
         raise ArgumentError(f"x must be a torch tensor, got {got}: torch.as_tensor(x, dtype=torch.float32)")
-    kinds: dict[Any, str] = {}
+    kinds: dict[tuple[torch.dtype, torch.device], str] = {}
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.is_floating_point():
             kinds.setdefault((tensor.dtype, tensor.device), name)
     if len(kinds) > 1:
         found = ", ".join(f"{name} is {dtype} on {device}" for (dtype, device), name in kinds.items())
         name = type(module).__name__
-        raise ArgumentError(f"{name} has mixed dtypes or devices: {found}; move all of it with .to(...)")
+        raise ArgumentError(f"{name} has mixed dtypes or devices: {found}; move the whole module with .to(...)")
     for dtype, device in kinds:
         if x is not None and (x.device != device or (x.is_floating_point() and x.dtype != dtype)):
             raise ArgumentError(
@@ -46,8 +43,8 @@ def check_tensors(module: nn.Module, x: torch.Tensor | None = None) -> None:
             )
 
 
-def check_labels(y: Any, num_labels: int, num_rows: int | None = None, like: torch.Tensor | None = None) -> None:
-    """Refuse what is no label of each row, a whole number below ``num_labels`` on the device of ``like``."""
+def check_labels(y: object, num_labels: int, num_rows: int | None = None, like: torch.Tensor | None = None) -> None:
+    """Refuse labels that are not whole numbers below ``num_labels``, one for each row, on the device of ``like``."""
     if not checking():
         return
     rows = "one for each row" if num_rows is None else f"one for each of {num_rows} rows"
@@ -58,14 +55,14 @@ def check_labels(y: Any, num_labels: int, num_rows: int | None = None, like: tor
     if not whole or y.dim() != 1 or num_rows not in (None, len(y)):
         raise ArgumentError(f"{expected}, got {y.dtype} of shape {tuple(y.shape)}")
     if like is not None and y.device != like.device:
-        raise ArgumentError(f"y is on {y.device}, the data or their code on {like.device}: y.to(x.device)")
+        raise ArgumentError(f"y is on {y.device}, the data or their code on {like.device}: use y.to(x.device)")
     bad = ((y < 0) | (y >= num_labels)).nonzero()
     if len(bad):
         raise ArgumentError(f"{expected}, got {y[bad[0, 0]].item()} at index {bad[0, 0].item()}")
 
 
-def check_arguments(name: str, x: tuple[Any, ...], **functions: Any) -> None:
-    """Refuse more or fewer tensors of a datum than model and guide can be called with."""
+def check_arguments(name: str, x: tuple[object, ...], **functions: Callable[..., object]) -> None:
+    """Refuse another number of tensors for each datum than model and guide take."""
     for what, function in functions.items() if checking() else ():
         takes = signature(function)
         try:
@@ -77,8 +74,8 @@ def check_arguments(name: str, x: tuple[Any, ...], **functions: Any) -> None:
             ) from error
 
 
-def signature(function: Any) -> inspect.Signature:
-    """That of a function or a module; of what does not say its own, as a function in a Pyro handler, ``(*args)``."""
+def signature(function: Callable[..., object]) -> inspect.Signature:
+    """The signature of a function or a module; ``(*args)`` where it has none, as a function in a Pyro handler."""
     try:
         return inspect.signature(getattr(function, "forward", function))
     except ValueError:

@@ -1,19 +1,19 @@
-"""What a VAE is made of: modules that fit each other, caught when it is made."""
+"""Checks of the parts of a VAE when it is made: modules that fit each other."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import nn
+from torch.distributions.constraints import Constraint
 
 from pyrovae.guards.supports import as_set, same_support
 
 __all__ = ["check_parts", "check_shared", "check_support", "check_widths"]
 
 
-def check_parts(**parts: Any) -> None:
-    """Refuse a part that is a class or a name in place of a module, or that has no ``forward``."""
+def check_parts(**parts: object) -> None:
+    """Refuse a part that is a class or a name instead of a module, or that has no ``forward``."""
     for what, part in parts.items():
         if isinstance(part, type):
             raise ValueError(f"{what} must be an instance, got the class {part.__name__}: {part.__name__}(...)")
@@ -23,8 +23,8 @@ def check_parts(**parts: Any) -> None:
             raise ValueError(f"{what} {type(part).__name__} must define forward(), as the {what}s of pyrovae do")
 
 
-def check_widths(prior: Any, likelihood: Any, guide: Any, num_labels: int = 0) -> None:
-    """Refuse codes of different widths where all that is needed is known; the first step sees the rest.
+def check_widths(prior: object, likelihood: object, guide: object, num_labels: int = 0) -> None:
+    """Refuse codes of different widths, where the parts know their widths; the first step sees the rest.
 
     The network of the likelihood reads ``num_labels`` columns after the code.
     """
@@ -49,14 +49,13 @@ def check_widths(prior: Any, likelihood: Any, guide: Any, num_labels: int = 0) -
         raise ValueError(f"{got}, {', '.join(f'{what} {width}' for what, width in widths.items())}")
 
 
-def check_support(prior: Any, guide: Any, known: Mapping[str, Any] | None = None) -> None:
-    """Refuse a guide on another set than the prior's: the KL is infinite, and Pyro's sampled one a finite number.
+def check_support(prior: object, guide: object, known: Mapping[str, type] | None = None) -> None:
+    """Refuse a guide with another support than the prior's: their KL is infinite, and Pyro's estimate is finite.
 
-    So is one that is no point under an improper prior, from which nothing has a KL. The error lists the guides that
-    fit, of ``known`` by its names, or else of all public classes by theirs.
+    Also refuse a guide that is not a point under an improper prior, since no KL is defined there. The error lists the
+    guides that fit, by their names in ``known``, or else by the names of all public classes.
     """
-    p: Any = getattr(prior, "support", None)
-    q: Any = getattr(guide, "support", None)
+    p, q = getattr(prior, "support", None), getattr(guide, "support", None)
     spread = getattr(prior, "improper", False) and not getattr(guide, "is_point", True)
     if not spread and (p is None or q is None or same_support(p, q)):
         return
@@ -65,20 +64,21 @@ def check_support(prior: Any, guide: Any, known: Mapping[str, Any] | None = None
         known = {cls.__name__: cls for cls in _descendants(root) if not cls.__name__.startswith("_")}
     fits = sorted(name for name, cls in known.items() if _fits(prior, p, cls))
     names = f"guide {type(guide).__name__}", f"prior {type(prior).__name__}"
-    what = f"{names[0]} is no point, and only a point goes with {names[1]}, which is improper"
-    if not spread:
+    what = f"{names[0]} is not a point, and only a point fits {names[1]}, which is improper"
+    if p is not None and q is not None and not spread:
         what = f"{names[0]} has support {as_set(q)} but {names[1]} has support {as_set(p)}"
     raise ValueError(f"{what}; guides that fit: {', '.join(fits) or 'none here, write one with the same support'}")
 
 
-def _fits(prior: Any, support: Any, guide: Any) -> bool:
-    """Whether a class of guides has the sites of a prior; it says "OneHot()" where one of them says "OneHot(3)"."""
-    same = guide.support is not None and as_set(support).startswith(as_set(guide.support)[:-1])
+def _fits(prior: object, support: Constraint | None, guide: type) -> bool:
+    """Whether a class of guides suits a prior; the class has "OneHot()" where instances have "OneHot(3)"."""
+    own = getattr(guide, "support", None)
+    same = own is not None and support is not None and as_set(support).startswith(as_set(own)[:-1])
     is_point = getattr(guide, "is_point", True) or not getattr(prior, "improper", False)
     return same and is_point and hasattr(guide, "shared") == hasattr(prior, "shared")
 
 
-def check_shared(prior: Any, guide: Any, num_data: int | None) -> None:
+def check_shared(prior: object, guide: object, num_data: int | None) -> None:
     """Refuse sites that all data share in one part only, or without the number of data that share them."""
     if num_data is not None and (not isinstance(num_data, int) or num_data < 1):
         raise ValueError(f"num_data must be a positive whole number, got {num_data!r}")
@@ -90,9 +90,9 @@ def check_shared(prior: Any, guide: Any, num_data: int | None) -> None:
     if True in names and num_data is None:
         raise ValueError(
             f"num_data must be given, the number of rows of the training set: {type(prior).__name__} has sites that "
-            f"all of them share, and a batch bears its part of them"
+            f"all of them share, and the weight of these sites in a batch depends on it"
         )
 
 
-def _descendants(cls: Any) -> set[Any]:
-    return {cls}.union(*(_descendants(c) for c in cls.__subclasses__()))
+def _descendants(cls: type) -> set[type]:
+    return {cls}.union(*map(_descendants, cls.__subclasses__()))

@@ -98,7 +98,11 @@ def _check_pair(p: Site, q: Site) -> None:
         )
     p_shape, q_shape = tuple(p["fn"].event_shape), tuple(q["fn"].event_shape)
     if p_shape != q_shape:
-        raise ValueError(f"site {name!r} has event_shape {p_shape} in the model but {q_shape} in the guide")
+        what = "shapes" if len(p_shape) == len(q_shape) else "event_dims"  # the words of Pyro's own error
+        raise ValueError(
+            f"Model and guide {what} disagree: site {name!r} has event_shape {p_shape} in the model but {q_shape} in "
+            f"the guide"
+        )
     try:
         p_support, q_support = p["fn"].support, q["fn"].support
     except NotImplementedError:
