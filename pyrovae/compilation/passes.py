@@ -68,7 +68,7 @@ class Passes:
         if watch.recurs:
             return self.function(*inputs)
         try:
-            graph = record(self.function, inputs)
+            graph = record(self.function, inputs, watch.tensors)
             if (changed := watch.put_back()) is not None or graph.written:
                 raise Unrecordable(f"it changes {changed or 'tensors'} when it runs")
             program = Program(graph, inputs)

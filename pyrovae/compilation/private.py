@@ -10,6 +10,7 @@ from importlib import import_module
 import pyro
 import pyro.settings
 import torch
+from pyro.ops.provenance import ProvenanceTensor
 from pyro.optim import PyroOptim
 from pyro.optim.optim import _load_state_dict
 from pyro.poutine import runtime
@@ -20,17 +21,21 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensor,
     UnsupportedFakeTensorException,
+    unset_fake_temporarily,
 )
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 __all__ = [
     "VALUE_ERRORS",
+    "HIDDEN_WRITES",
     "FakeTensor",
     "active_handlers",
     "are_all_true",
     "compiled_by_inductor",
     "has_global_hooks",
+    "has_step_hooks",
     "has_tensor_hooks",
     
     "make_optimizers",
@@ -40,11 +45,22 @@ __all__ = [
     "recorded",
     "recording",
     "stored_params",
+    "without_provenance",
     "without_values",
 ]
 
 # what fake tensors raise where Python, or the shape of a result, asks for the value of a tensor
-VALUE_ERRORS = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException)
+VALUE_ERRORS = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+    GuardOnDataDependentSymNode,
+)
+# positions of tensors that an operation changes in place, which its schema does not say
+HIDDEN_WRITES = {
+    torch.ops.aten.native_batch_norm.default: (3, 4),
+    torch.ops.aten.cudnn_batch_norm.default: (3, 4),
+}
 # all true, of a check of Pyro's validation
 are_all_true = torch._is_all_true
 COMPARISONS = (Tensor.gt, Tensor.__gt__, torch.gt)
@@ -101,20 +117,30 @@ def recording() -> Iterator[None]:
 
 
 def without_values(func: Callable[..., object], args: tuple, kwargs: dict[str, object]) -> object:
-    """A call of torch by ``TraceEnum_ELBO``, which selects the costs of positive probability, at any values.
+    """A call of torch by Pyro's objectives, at any values of tensors.
 
-    ``mask = prob > 0`` is taken to hold zeros, and the selection keeps them as zeros of both factors of a sum.
+    ``TraceEnum_ELBO`` selects the costs of positive probability: ``mask = prob > 0`` is taken to hold zeros, and the
+    selection keeps them as zeros of both factors of a sum. ``TraceGraph_ELBO`` carries tensors in a subclass.
     """
     if func is Tensor.all and hasattr(args[0], "_is_of_probs"):
         return False
     if func is Tensor.masked_select and hasattr(args[1], "_is_of_probs"):
         return torch.where(args[1], args[0], 0).flatten()
+    if func is Tensor.as_subclass and args[1] is ProvenanceTensor:
+        # a fake tensor cannot be of two classes; this one only carries it, and all operations are on what it carries
+        with disable_proxy_modes_tracing(), unset_fake_temporarily():
+            return Tensor._make_subclass(ProvenanceTensor, torch.empty(0))
     result = func(*args, **kwargs)
     if func in COMPARISONS and hasattr(args[0], "_pyro_dims"):
         result._is_of_probs = True  # type: ignore[attr-defined]  # a tensor
     elif hasattr(args[0] if args else None, "_is_of_probs") and isinstance(result, Tensor):
         result._is_of_probs = True  # type: ignore[attr-defined]  # a tensor
     return result
+
+
+def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether hooks of the user's run before or after its step."""
+    return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
 
 
 def make_optimizers(optim: PyroOptim, params: Iterable[Tensor]) -> None:
@@ -126,6 +152,13 @@ def make_optimizers(optim: PyroOptim, params: Iterable[Tensor]) -> None:
             name = pyro.get_param_store().param_name(param)
             if (state := optim._state_waiting_to_be_consumed.pop(name, None)) is not None:
                 _load_state_dict(optim.optim_objs[param], state)
+            # a scheduler warns where this says that its optimizer has not stepped: another steps in its place
+            getattr(optim.optim_objs[param], "optimizer", optim.optim_objs[param])._opt_called = True
+
+
+def without_provenance(x: Tensor) -> Tensor:
+    """A tensor out of the wrapper that ``TraceGraph_ELBO`` has around it."""
+    return x._t if isinstance(x, ProvenanceTensor) else x
 
 
 def active_handlers() -> list[object]:

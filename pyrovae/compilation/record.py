@@ -37,6 +37,10 @@ class Unrecordable(RuntimeError):
     """Why a function cannot be one graph."""
 
 
+class ValueReadError(RuntimeError):
+    """Python reads the values of a tensor by a method that returns no tensor."""
+
+
 class Graph(NamedTuple):
     """What a function does to tensors: ``module(*inputs, *outside)`` does it again.
 
@@ -60,25 +64,28 @@ class Graph(NamedTuple):
         return [getattr(self.module, str(n.target)) for n in self.module.graph.nodes if n.op == "get_attr"]
 
 
-def record(function: Function, inputs: Sequence[Tensor]) -> Graph:
+def record(function: Function, inputs: Sequence[Tensor], known: Sequence[Tensor] = ()) -> Graph:
     """The graph of ``function(*inputs)``, which runs once with fake tensors: nothing is drawn or moved.
+
+    ``known`` are tensors that it may use; torch computes with single numbers among them even so, which is undone.
 
     A number that it takes out of a tensor by ``.item()`` stays a tensor.
 
     Raises: Unrecordable if Python, or the shape of a result, depends on the value of a tensor.
     """
     table = FASTER if all(x.device.type == "cpu" for x in inputs) else {}
-    with guards.unchecked(), private.recording(), _random_states(), _NoValues():
+    numbers = [(x, x.detach().clone()) for x in known if x.numel() == 1]
+    with guards.unchecked(), private.recording(), _random_states(), _put_back(numbers), _NoValues():
         try:
             module = private.recorded(function, inputs, table, MADE_OF_THEM if table else [])
-        except Unrecordable as error:
-            raise Unrecordable(f"{error}{_place(error)}") from error
+        except Unrecordable:
+            raise
         except private.DynamicOutputShapeException as error:
             raise Unrecordable(f"the shape of a result depends on the value of a tensor{_place(error)}") from error
-        except private.VALUE_ERRORS as error:
+        except (*private.VALUE_ERRORS, ValueReadError) as error:
             raise Unrecordable(f"Python reads the value of a tensor{_place(error)}") from error
         except Exception as error:  # the same function has run as it is: whatever this is, it is about recording it
-            if "tracing tensor" in str(error):  # what make_fx says of a value that Python asks for
+            if "tracing tensor" in str(error) or "FakeTensor" in str(error):  # said where Python asks for a value
                 raise Unrecordable(f"Python reads the value of a tensor{_place(error)}") from error
             lines = str(error).strip().splitlines() or [""]
             raise Unrecordable(f"{type(error).__name__}: {lines[0]}{_place(error)}") from error
@@ -100,13 +107,26 @@ class _NoValues(TorchFunctionMode):
         self, func: Callable[..., object], types: object, args: tuple = (), kwargs: dict[str, object] | None = None
     ) -> object:
         if func is Tensor.item:
+            if not args[0].is_floating_point():  # Python counts with it, names sites by it or branches on it
+                if hasattr(args[0], "_index"):
+                    return args[0]._index
+                raise ValueReadError
             return args[0].detach()
+        if func is torch.arange and all(isinstance(arg, int) for arg in args) and len(args) == 1:
+            result = func(*args, **(kwargs or {}))
+            result._is_range = True  # a sequential plate iterates over it
+            return result
+        if func is Tensor.__iter__ and hasattr(args[0], "_is_range"):
+            elements = list(func(*args))
+            for i, element in enumerate(elements):
+                element._index = i
+            return iter(elements)
         if func is private.are_all_true:  # the validation of a distribution that was made before
             return True
         if func is functional.one_hot and len(args) == 2:  # which reads them only to see that they are in range
             return (args[0][..., None] == torch.arange(args[1], device=args[0].device)).long()
         if func in READS:
-            raise Unrecordable(f"Python reads the values of a tensor, by its {func.__name__}")
+            raise ValueReadError
         return private.without_values(func, args, kwargs or {})
 
 
@@ -122,6 +142,16 @@ class _Backwards(TorchFunctionMode):
             self.roots.append(args[0])
             return None
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _put_back(numbers: Sequence[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for x, value in numbers:
+                x.copy_(value)
 
 
 @contextmanager
@@ -171,6 +201,8 @@ def _written(module: GraphModule) -> tuple[int, ...]:
                 if argument.alias_info.is_write:
                     written.add(owner[value])
                 owner[node] = owner[value]  # a view of it, or itself
+        hidden = [node.args[i] for i in private.HIDDEN_WRITES.get(node.target, ()) if i < len(node.args)]
+        written |= {owner[value] for value in hidden if value in owner}
     return tuple(sorted(written))
 
 

@@ -39,7 +39,7 @@ LARGEST = 4_096  # bytes of a NumPy array whose values are compared at each call
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented), range, slice)
 CONSTANT = (  # immutable, or nothing that a model reads
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, enum.Enum, np.generic, np.dtype, types.CodeType),
-    *(datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, fractions.Fraction, pathlib.PurePath),
+    *(datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, fractions.Fraction, pathlib.PurePosixPath),
     *(re.Pattern, operator.itemgetter, operator.attrgetter, operator.methodcaller, types.UnionType, types.GenericAlias),
     *(type(threading.Lock()), type(threading.RLock()), types.GetSetDescriptorType, types.MemberDescriptorType),
     # what trains a model is taken not to be read by it
@@ -49,12 +49,12 @@ CONSTANT = (  # immutable, or nothing that a model reads
 STATEFUL = {"random", "time", "os", "sys", "datetime", "io", "logging", "secrets", "uuid", "subprocess"}
 STATEFUL_MODULE = types.ModuleType("random")  # stands for numpy.random, which is followed where code mentions it
 EFFECTS = {"print", "open", "input", "exec", "eval", "globals", "locals", "breakpoint"}  # builtins
+READS_FILES = {"read_text", "read_bytes", "fromfile", "loadtxt", "genfromtxt", "environ", "getenv"}
 DYNAMIC = {"getattr", "hasattr", "vars", "__dict__", "attrgetter", "methodcaller", "asdict", "astuple", "deepcopy", "copy"}
 MADE = frozenset({"__init__", "__new__", "__post_init__"})  # called for an object that is there already by nobody
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 PARTS = ("_parameters", "_buffers", "_modules")
 OF_MODULES = frozenset(vars(nn.Module())) - {"training", *PARTS}  # what torch keeps of a module and replaces never
-OF_TRANSFORMS = frozenset({"_inv", "_cached_x_y"})
 CODE = types.FunctionType | property | staticmethod | classmethod | functools.cached_property
 LIBRARIES = tuple({*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))})
 OWN = __name__.partition(".")[0]
@@ -237,6 +237,7 @@ class Watch:
             self._visit_object(name, value)
 
     def _visit_tensor(self, name: str, value: Tensor) -> None:
+        value = private.without_provenance(value)
         if isinstance(value, private.FakeTensor) and not self._in_library:
             self._parts.append((name, "a tensor of a recording"))  # the user's code keeps a result, at every call
             return
@@ -277,7 +278,7 @@ class Watch:
                 self._visit_class(name, value)
         elif isinstance(value, CONSTANT):
             self._parts.append((name, (type(value), value)))
-        elif isinstance(value, Iterator | types.CoroutineType):
+        elif isinstance(value, Iterator | types.CoroutineType | torch.Generator):
             self.moving.append(name)
         elif isinstance(value, np.ndarray):
             self._visit_array(name, value)
@@ -357,7 +358,7 @@ class Watch:
             key: value
             for key, value in vars(cls).items()
             if key not in self.ignore | skipped
-            and (isinstance(value, CODE) or not (key.startswith("__") or hasattr(type(value), "__get__")))
+            and (isinstance(value, CODE) or not (key.startswith(("__", "_abc_")) or hasattr(type(value), "__get__")))
         }
         for key in sorted(followed):
             if _is_plain(cls) and not key.startswith("__"):
@@ -385,6 +386,8 @@ class Watch:
         for variable in sorted(names - self.ignore):
             if variable in known:
                 self._entry(variable, known, variable)
+            elif variable in READS_FILES:
+                self.opaque[f"{variable} in {name}"] = "which reads a file"
             elif variable in EFFECTS:
                 self.opaque[f"{variable}() in {name}"] = "which a compiled step would leave out"
             elif not _is_library(variable) and isinstance(sys.modules.get(variable), types.ModuleType):
@@ -394,14 +397,15 @@ class Watch:
         top = module.__name__.partition(".")[0]
         if top in STATEFUL:
             self.opaque[module.__name__] = "a module whose results vary"
-        elif top == "numpy":
+        if top == "numpy":
             self._named.append(("random", "numpy.random", {"random": STATEFUL_MODULE}))
-        elif _is_library(module.__name__):
-            self._parts.append((name, module.__name__))
-        elif id(module) not in self._seen:
-            self._seen[id(module)] = len(self._kept)
-            self._kept.append(module)
-            self._named += [(key, f"{name}.{key}", vars(module)) for key in vars(module)]
+        if id(module) in self._seen:
+            return
+        self._seen[id(module)] = len(self._kept)
+        self._kept.append(module)
+        self._parts.append((name, module.__name__))
+        keys = _numbers_of(module.__name__) if _is_library(module.__name__) else tuple(vars(module))
+        self._named += [(key, f"{name}.{key}", vars(module)) for key in keys if key in vars(module)]
 
     def _visit_array(self, name: str, array: np.ndarray) -> None:
         if array.dtype.hasobject or array.nbytes > LARGEST:
@@ -435,6 +439,13 @@ def _names_of(code: types.CodeType) -> frozenset[str]:
     return frozenset(code.co_names).union(*inner)
 
 
+@functools.cache
+def _numbers_of(module: str) -> tuple[str, ...]:
+    """The names of a library's module that stand for numbers and other plain values, such as ``math.pi``."""
+    values = vars(sys.modules[module]).items() if module in sys.modules else ()
+    return tuple(key for key, value in values if isinstance(value, PLAIN) and not key.startswith("__"))
+
+
 def _slots(cls: type) -> tuple[str, ...]:
     slots = vars(cls).get("__slots__", ()) if not _is_library(cls.__module__) else ()
     return (slots,) if isinstance(slots, str) else tuple(slot for slot in slots if slot != "__dict__")
@@ -442,9 +453,10 @@ def _slots(cls: type) -> tuple[str, ...]:
 
 def _caches(value: object) -> frozenset[str]:
     """Attributes that torch keeps for itself."""
-    if isinstance(value, nn.Module):
-        return OF_MODULES
-    return OF_TRANSFORMS if isinstance(value, torch.distributions.Transform) else frozenset()
+    own = OF_MODULES if isinstance(value, nn.Module) else frozenset()
+    if isinstance(value, torch.distributions.Transform):  # its last call
+        own |= {key for key in vars(value) if key.startswith("_cached") or key == "_inv"}
+    return own
 
 
 def _is_plain(cls: type) -> bool:

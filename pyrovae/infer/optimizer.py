@@ -13,10 +13,13 @@ from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
+from pyrovae.compilation import private
+
 __all__ = ["AdamUpdate", "Grouped"]
 
 # the hyper-parameters that AdamUpdate implements, or, where false, needs not
 NUMBERS = {"lr", "betas", "eps", "weight_decay"}
+GROUPED = ("torch.optim.", "pyrovae.")  # classes whose step of many parameters is that of each
 IMPLEMENTED = NUMBERS | {"decoupled_weight_decay", "fused", "params", "initial_lr"}
 
 
@@ -34,7 +37,9 @@ class Grouped:
     def __init__(self, optim: PyroOptim, params: Sequence[Tensor]) -> None:
         self.optim, self.params = optim, tuple(params)
         # a subclass that steps in a way of its own is left to it
-        self._is_custom = type(optim).__call__ not in (PyroOptim.__call__, PyroLRScheduler.__call__)
+        self._is_custom = type(optim).__call__ not in (PyroOptim.__call__, PyroLRScheduler.__call__) or not all(
+            type(_torch_optimizer(optim, param)).__module__.startswith(GROUPED) for param in params
+        )
         self._groups: list[_Group] = []
         self._places = self._places_now()
         if not self._is_custom:
@@ -54,7 +59,8 @@ class Grouped:
         if not self.holds():
             self._group()
         for group in self._groups:
-            group.optimizer.step()
+            for optimizer in group.each if any(map(private.has_step_hooks, group.each)) else [group.optimizer]:
+                optimizer.step()
 
     def holds(self) -> bool:
         """Whether parameters that were put together still belong together, in Pyro's optimizer objects of now."""
@@ -138,6 +144,8 @@ class _Group:
         for param, each, state in zip(self.params, self.each, self._states, strict=True):
             now = optim.optim_objs.get(param)
             if now is not each and getattr(now, "optimizer", None) is not each:
+                return False
+            if private.has_step_hooks(each):
                 return False
             group = each.param_groups[0]
             if self._read(group) != hyper or len(group) != len(self._keys) + 1 or each.state is not state:

@@ -106,6 +106,10 @@ class SVI(pyro.infer.SVI):
         self._told: set[str] = set()
         self._num_added = 0
         self._config: tuple[object, ...] = ()
+        self._states: OrderedDict[tuple[int, ...], _State] = OrderedDict()
+        self._names: set[str] = set()  # of the parameters met so far, in Pyro's store
+        self._stored: object = None
+        self._gave_up = False
 
     @property
     def loss(self) -> Callable[..., Losses]:
@@ -175,16 +179,17 @@ class SVI(pyro.infer.SVI):
         self.optim.set_state(copy.deepcopy(state["optimizer"]))
         private.make_optimizers(self.optim, [param for param in known if store.param_name(param) in state["optimizer"]])
         self._config = ()
+        self._states.clear()
 
     # One call
 
     def _run(self, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
         self._follow_attributes()
-        if not self._checked:
+        if not self._state.checked:
             # Pyro's objectives on the user's functions do what they do under Pyro's SVI, which calls neither for a check
             if isinstance(self.objective, Objective) or _is_own(self.model) or _is_own(self.guide):
                 guards.check(self.model, self.guide, self.objective, *args, **kwargs)
-            self._checked = True
+            self._state.checked = True
         call = arguments(args, kwargs)
         calls = self._calls_like(what, call)
         if what in self.expected_calls:
@@ -233,7 +238,7 @@ class SVI(pyro.infer.SVI):
         calls.validated = frozenset(observed.validated)
         if not self._names >= sites.keys():
             self._names |= sites.keys()
-            self._watch = None
+            self._state.watch = None
         if any(map(math.isnan, result if isinstance(result, tuple) else (result,))):
             zero_grads(calls.params)
             raise FloatingPointError(
@@ -254,13 +259,13 @@ class SVI(pyro.infer.SVI):
         private.make_optimizers(self.optim, params)
         self._grouped(params).step()
         zero_grads(params)
-        self._zeros = {id(param): (param, param.grad, _version(param.grad)) for param in params if param.grad is not None}
+        self._state.zeros = {id(param): (param, param.grad, _version(param.grad)) for param in params if param.grad is not None}
 
     def _grouped(self, params: Sequence[Tensor]) -> Grouped:
         key = tuple(map(id, params))
-        if key not in self._optimizers:
-            self._optimizers[key] = Grouped(self.optim, params)
-        return self._optimizers[key]
+        if key not in self._state.optimizers:
+            self._state.optimizers[key] = Grouped(self.optim, params)
+        return self._state.optimizers[key]
 
     def _raise_for_nan(self, calls: _Calls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The error that the step as it is raises, whose parameters have not moved."""
@@ -289,22 +294,21 @@ class SVI(pyro.infer.SVI):
             return self._refused(calls, f"{watch.moving[0]} is an iterator, which a recording would move on")
         if any(map(private.has_tensor_hooks, calls.params)):
             return self._refused(calls, "a parameter has a hook for its gradient, which would not run")
-        compiled = calls.last if watch is calls.watch else calls.compiled.get(watch.key)
-        if watch.key is not calls.key and watch.key != calls.key:
-            if calls.watch is not None and 0 < calls.same < BRIEF and compiled is None:
-                calls.short += 1
-                calls.changed = calls.watch.difference(watch)
-            calls.key, calls.same = watch.key, 0
-        calls.watch, calls.last = watch, compiled
-        calls.same += 1
+        if watch is calls.watch:
+            compiled = calls.last
+        else:
+            compiled = calls.compiled.get(watch.key)
+            calls.meet(watch, is_new=compiled is None)
+        calls.last = compiled
+        calls.met[calls.key] += 1
         if compiled is not None:
             if compiled.holds(watch, self.optim):
                 return compiled if self._grads_are_zero() or not compiled.updates else None
             del calls.compiled[watch.key]
-            calls.last, calls.same = None, 0
+            calls.last, calls.met[calls.key] = None, 0
         elif calls.short > SHORT:
             self._give_up(f"{calls.changed} changes from call to call; if the step does not read it, name it in ignore")
-        elif calls.same > STEADY and self._is_due(calls) and not self._is_opaque(calls, watch):
+        elif calls.met[calls.key] > STEADY and self._is_due(calls) and not self._is_opaque(calls, watch):
             return self._record(calls, call, watch)
         return None
 
@@ -332,7 +336,7 @@ class SVI(pyro.infer.SVI):
         known = self.compile_seconds / self.compilations if self.compilations else None
         left = self.expected_calls.get(calls.what)
         if left is not None:
-            alike = [each.timings.count for each in self._calls.values() if each.what == calls.what]
+            alike = [each.timings.count for each in self._state.calls.values() if each.what == calls.what]
             left *= max(calls.timings.count, 0) / max(sum(alike), 1)
         return calls.timings.pays(left, known)
 
@@ -354,7 +358,7 @@ class SVI(pyro.infer.SVI):
         params = calls.params if is_step else []
         updates = self._grouped(calls.params).updates() if is_step and self.accumulate == 1 and params else []
         try:
-            recording = Recording(loss, inputs, params, updates, self.clip_norm, calls.validated)
+            recording = Recording(loss, inputs, params, updates, self.clip_norm, calls.validated, watch.tensors)
         except Unrecordable as error:
             watch.put_back()
             self._refuse(calls, error)
@@ -362,7 +366,7 @@ class SVI(pyro.infer.SVI):
         if (changed := watch.put_back()) is not None:
             self._refuse(calls, Unrecordable(f"it changes {changed} when it runs"))
             return None
-        for other in (compiled for each in self._calls.values() for compiled in each.compiled.values()):
+        for other in (compiled for each in self._state.calls.values() for compiled in each.compiled.values()):
             if other.recording.graph.same_as(recording.graph):
                 return calls.keep(watch, Compiled(recording, other.program, watch))
         return recording
@@ -417,44 +421,44 @@ class SVI(pyro.infer.SVI):
     # State
 
     def _follow_attributes(self) -> None:
-        """Start anew where an attribute of this object was replaced."""
+        """Use the calls that were met with these attributes; start anew where one of them is new."""
         config = (self.model, self.guide, self._loss, self.loss_and_grads, self.optim, self.clip_norm, self.accumulate,
                   self.precision, self.compile, self.ignore)  # fmt: skip
         if len(config) == len(self._config) and all(map(_is_same, config, self._config)):
             return
-        self._config = config
-        self._calls: OrderedDict[object, _Calls] = OrderedDict()
-        self._optimizers: dict[tuple[int, ...], Grouped] = {}
-        self._zeros: dict[int, tuple[Tensor, Tensor, int]] = {}
-        self._names: set[str] = getattr(self, "_names", set())
-        self._watch: Watch | None = None
-        self._checked = self._gave_up = False
+        self._config, key = config, tuple(map(id, config))
+        if key not in self._states:
+            self._states[key] = _State(config)
+            if len(self._states) > MOST:
+                self._states.popitem(last=False)
+        self._state = self._states[key]
 
     def _calls_like(self, what: str, call: Arguments) -> _Calls:
         key = (what, call.signature, settings())
-        if key not in self._calls:
-            if len(self._calls) >= MANY and not self._gave_up and self.compile is not False:
+        if key not in self._state.calls:
+            if len(self._state.calls) >= MANY and not self._gave_up and self.compile is not False:
                 self._give_up(
                     f"it was called with {MANY} different shapes or values of plain arguments; a number that changes "
                     f"from call to call can be given as a tensor"
                 )
             if self._gave_up:
                 key = (what,)
-            self._calls.setdefault(key, _Calls(what))
-        return self._calls[key]
+            self._state.calls.setdefault(key, _Calls(what))
+        return self._state.calls[key]
 
     def _watched(self) -> Watch:
         """What model, guide and loss can read from Python now."""
-        if self._watch is None or not self._watch.same():
+        stored = private.stored_params()
+        if self._state.watch is None or stored is not self._stored or not self._state.watch.same():
+            self._stored = stored
             roots = {"model": self.model, "guide": self.guide, "loss": self._loss, "loss_and_grads": self.loss_and_grads}
-            stored = private.stored_params()
             entries = [(name, stored, name) for name in sorted(self._names) if name in stored]
-            self._watch = Watch(roots, entries, self.ignore)
-        return self._watch
+            self._state.watch = Watch(roots, entries, self.ignore)
+        return self._state.watch
 
     def _grads_are_zero(self) -> bool:
         """Whether nobody has added to the gradients since the last step."""
-        kept = self._zeros.values()
+        kept = self._state.zeros.values()
         return all(param.grad is zero and _version(zero) == version for param, zero, version in kept)
 
     def _schedules(self, what: str) -> dict[str, Callable[[float], float]]:
@@ -500,6 +504,18 @@ class SVI(pyro.infer.SVI):
         return loss
 
 
+class _State:
+    """What is known of the steps under one configuration."""
+
+    def __init__(self, config: tuple[object, ...]) -> None:
+        self.config = config  # keeps the ids of its parts
+        self.calls: dict[object, _Calls] = {}
+        self.optimizers: dict[tuple[int, ...], Grouped] = {}
+        self.zeros: dict[int, tuple[Tensor, Tensor, int]] = {}  # gradients after the last step
+        self.watch: Watch | None = None
+        self.checked = False
+
+
 class _Calls:
     """The calls of one method whose arguments and settings look alike."""
 
@@ -510,15 +526,27 @@ class _Calls:
         self.compiled: OrderedDict[object, Compiled] = OrderedDict()  # by the key of what they read from Python
         self.params: list[Tensor] = []
         self.validated: frozenset[str] = frozenset()
-        self.key: object = None
         self.watch: Watch | None = None  # of the last call, and what was compiled for it
         self.last: Compiled | None = None
-        self.same = self.short = 0
-        self.changed = ""
+        self.key: object = None
+        self.met: OrderedDict[object, int] = OrderedDict()  # calls by this key
+        self.short, self.changed = 0, ""  # how many keys soon made way for another new one, and why
+
+    def meet(self, watch: Watch, is_new: bool) -> None:
+        """Another state of what the calls read from Python, or the same one."""
+        if watch.key not in self.met:
+            if is_new and self.watch is not None and self.met[self.key] < BRIEF:
+                self.short += 1
+                self.changed = self.watch.difference(watch)
+            self.met[watch.key] = 0
+            if len(self.met) > MANY:
+                self.met.popitem(last=False)
+        self.watch, self.key = watch, watch.key
 
     def keep(self, watch: Watch, compiled: Compiled) -> Compiled:
         self.compiled[watch.key] = compiled
-        self.watch, self.last = watch, compiled
+        self.meet(watch, is_new=False)
+        self.last = compiled
         while len(self.compiled) > 4 * MOST:
             self.compiled.popitem(last=False)
         return compiled
