@@ -2,7 +2,7 @@
 
 from pyrovae.compilation.passes import Passes, by_rows
 from pyrovae.compilation.program import Program, disagreement
-from pyrovae.compilation.record import Graph, Unrecordable, backward_roots, record
+from pyrovae.compilation.recording import Graph, Unrecordable, backward_roots, record
 from pyrovae.compilation.timings import Timings
 from pyrovae.compilation.watch import Watch
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.compilation.program import Program, disagreement
-from pyrovae.compilation.record import Unrecordable, record
+from pyrovae.compilation.recording import Unrecordable, record
 from pyrovae.compilation.timings import Timings
 from pyrovae.compilation.watch import Watch
 from pyrovae.rows import cut
@@ -68,7 +68,7 @@ class Passes:
         if watch.recurs:
             return self.function(*inputs)
         try:
-            graph = record(self.function, inputs, watch.tensors)
+            graph = record(self.function, inputs)
             if (changed := watch.put_back()) is not None or graph.written:
                 raise Unrecordable(f"it changes {changed or 'tensors'} when it runs")
             program = Program(graph, inputs)

@@ -42,6 +42,7 @@ __all__ = [
     "mkldnn_linear",
     "modes_are_active",
     "pyro_settings",
+    "real_copy",
     "recorded",
     "recording",
     "stored_params",
@@ -107,29 +108,43 @@ def mkldnn_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
 
 @contextmanager
 def recording() -> Iterator[None]:
-    """Inside, Pyro does not look for NaN in a loss: what it would read is looked at after a recorded step has run."""
-    before = pyro.util.torch_isnan, pyro.util.torch_isinf
+    """Inside, Pyro neither looks for NaN in a loss, nor makes fake tensors a subclass, as ``TraceGraph_ELBO`` does."""
+    before = pyro.util.torch_isnan, pyro.util.torch_isinf, ProvenanceTensor.__new__
     pyro.util.torch_isnan = pyro.util.torch_isinf = lambda x: False
+    ProvenanceTensor.__new__ = _carrier
     try:
         yield
     finally:
-        pyro.util.torch_isnan, pyro.util.torch_isinf = before
+        pyro.util.torch_isnan, pyro.util.torch_isinf, ProvenanceTensor.__new__ = before
+
+
+def _carrier(
+    cls: type[ProvenanceTensor], data: Tensor, provenance: frozenset[str] = frozenset(), **kwargs: object
+) -> Tensor:
+    """``ProvenanceTensor(data, provenance)``; a fake tensor cannot be of two classes, so that another carries it."""
+    if not provenance:
+        return data
+    with torch._C.DisableTorchFunction(), disable_proxy_modes_tracing(), unset_fake_temporarily():
+        carrier = Tensor._make_subclass(cls, torch.empty(0))
+    carrier._t, carrier._provenance = data, provenance
+    return carrier
+
+
+def real_copy(x: Tensor) -> Tensor:
+    """A copy of a real tensor, made outside of the recording around the call."""
+    with torch._C.DisableTorchFunction(), disable_proxy_modes_tracing(), unset_fake_temporarily(), torch.no_grad():
+        return x.detach().clone()
 
 
 def without_values(func: Callable[..., object], args: tuple, kwargs: dict[str, object]) -> object:
-    """A call of torch by Pyro's objectives, at any values of tensors.
+    """A call of torch by ``TraceEnum_ELBO``, which selects the costs of positive probability, at any values.
 
-    ``TraceEnum_ELBO`` selects the costs of positive probability: ``mask = prob > 0`` is taken to hold zeros, and the
-    selection keeps them as zeros of both factors of a sum. ``TraceGraph_ELBO`` carries tensors in a subclass.
+    ``mask = prob > 0`` is taken to hold zeros, and the selection keeps them as zeros of both factors of a sum.
     """
     if func is Tensor.all and hasattr(args[0], "_is_of_probs"):
         return False
     if func is Tensor.masked_select and hasattr(args[1], "_is_of_probs"):
         return torch.where(args[1], args[0], 0).flatten()
-    if func is Tensor.as_subclass and args[1] is ProvenanceTensor:
-        # a fake tensor cannot be of two classes; this one only carries it, and all operations are on what it carries
-        with disable_proxy_modes_tracing(), unset_fake_temporarily():
-            return Tensor._make_subclass(ProvenanceTensor, torch.empty(0))
     result = func(*args, **kwargs)
     if func in COMPARISONS and hasattr(args[0], "_pyro_dims"):
         result._is_of_probs = True  # type: ignore[attr-defined]  # a tensor

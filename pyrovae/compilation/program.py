@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyrovae.compilation import private
 from pyrovae.compilation.matmul import faster_products
-from pyrovae.compilation.record import Graph, Unrecordable
+from pyrovae.compilation.recording import Graph, Unrecordable
 from pyrovae.compilation.replay import Replay, can_be_recorded
 from pyrovae.compilation.timings import shortest
 

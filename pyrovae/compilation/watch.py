@@ -243,7 +243,8 @@ class Watch:
             return
         usual = type(value) in KINDS and value.layout == torch.strided
         if not usual or not value.is_leaf:
-            kind = type(value).__name__ if value.is_leaf else "tensor with a gradient history"
+            kind = "sparse tensor" if value.layout != torch.strided else type(value).__name__
+            kind = kind if value.is_leaf else "tensor with a gradient history"
             self.opaque[name] = f"a {kind}"
             return
         self._seen[id(value)] = len(self.tensors)
@@ -383,6 +384,8 @@ class Watch:
             self._attribute(f"a default of {name}", function, attribute)
         names, known = _names_of(function.__code__), function.__globals__
         self._names |= names
+        if "get_param_store" in names:
+            self._visit("Pyro's parameter store", private.stored_params())
         for variable in sorted(names - self.ignore):
             if variable in known:
                 self._entry(variable, known, variable)

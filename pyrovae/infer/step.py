@@ -34,7 +34,6 @@ class Recording:
             returned, and the step is left to the optimizer.
         clip_norm: Largest norm of the gradient.
         validated: Observed sites whose data make the loss NaN where they lie outside the support.
-        known: Tensors that the loss may use.
 
     A loss that is NaN moves nothing.
     """
@@ -47,7 +46,6 @@ class Recording:
         updates: Sequence[AdamUpdate] = (),
         clip_norm: float | None = None,
         validated: frozenset[str] = frozenset(),
-        known: Sequence[Tensor] = (),
     ) -> None:
         self.updates, self.params = updates, list(params)
         self.is_step = bool(params)
@@ -55,9 +53,9 @@ class Recording:
         self._num_inputs = len(inputs)
         self.num_losses, self.container = 1, None
         self.inputs = [*inputs, *(update.inputs() for update in updates)]
-        self.graph: Graph = record(self._run, self.inputs, known)
+        self.graph: Graph = record(self._run, self.inputs)
         if updates and not self.updates:
-            self.graph = record(self._run, self.inputs[: len(inputs)], known)
+            self.graph = record(self._run, self.inputs[: len(inputs)])
             self.inputs = self.inputs[: len(inputs)]
         if any(i < len(self.inputs) for i in self.graph.written):
             raise Unrecordable("it changes one of its arguments in place")

@@ -210,7 +210,7 @@ class SVI(pyro.infer.SVI):
         """Step along the gradients of compiled code, unless it has done so itself."""
         if compiled.updates:
             return
-        clean = self._grads_are_zero()
+        clean = self._grads_are_zero(compiled.params)
         for param, grad in zip(compiled.params, grads, strict=True):
             param.grad = grad if clean or param.grad is None else param.grad + grad
         self._count_and_update(list(compiled.recording.params))
@@ -259,7 +259,9 @@ class SVI(pyro.infer.SVI):
         private.make_optimizers(self.optim, params)
         self._grouped(params).step()
         zero_grads(params)
-        self._state.zeros = {id(param): (param, param.grad, _version(param.grad)) for param in params if param.grad is not None}
+        for param in params:
+            if param.grad is not None:
+                self._state.zeros[id(param)] = param.grad, _version(param.grad)
 
     def _grouped(self, params: Sequence[Tensor]) -> Grouped:
         key = tuple(map(id, params))
@@ -303,7 +305,7 @@ class SVI(pyro.infer.SVI):
         calls.met[calls.key] += 1
         if compiled is not None:
             if compiled.holds(watch, self.optim):
-                return compiled if self._grads_are_zero() or not compiled.updates else None
+                return None if compiled.updates and not self._grads_are_zero(compiled.recording.params) else compiled
             del calls.compiled[watch.key]
             calls.last, calls.met[calls.key] = None, 0
         elif calls.short > SHORT:
@@ -358,7 +360,7 @@ class SVI(pyro.infer.SVI):
         params = calls.params if is_step else []
         updates = self._grouped(calls.params).updates() if is_step and self.accumulate == 1 and params else []
         try:
-            recording = Recording(loss, inputs, params, updates, self.clip_norm, calls.validated, watch.tensors)
+            recording = Recording(loss, inputs, params, updates, self.clip_norm, calls.validated)
         except Unrecordable as error:
             watch.put_back()
             self._refuse(calls, error)
@@ -456,10 +458,15 @@ class SVI(pyro.infer.SVI):
             self._state.watch = Watch(roots, entries, self.ignore)
         return self._state.watch
 
-    def _grads_are_zero(self) -> bool:
-        """Whether nobody has added to the gradients since the last step."""
-        kept = self._state.zeros.values()
-        return all(param.grad is zero and _version(zero) == version for param, zero, version in kept)
+    def _grads_are_zero(self, params: Sequence[Tensor]) -> bool:
+        """Whether the gradients of parameters are what the last step left, and nobody has added to them."""
+        zeros = self._state.zeros
+        for param in params:
+            grad = param.grad
+            zero, version = zeros.get(id(param), (None, 0))
+            if grad is not None and (grad is not zero or _version(grad) != version):
+                return False
+        return True
 
     def _schedules(self, what: str) -> dict[str, Callable[[float], float]]:
         objective = self._objective(what)
@@ -511,7 +518,7 @@ class _State:
         self.config = config  # keeps the ids of its parts
         self.calls: dict[object, _Calls] = {}
         self.optimizers: dict[tuple[int, ...], Grouped] = {}
-        self.zeros: dict[int, tuple[Tensor, Tensor, int]] = {}  # gradients after the last step
+        self.zeros: dict[int, tuple[Tensor, int]] = {}  # gradients after the last step, and their versions
         self.watch: Watch | None = None
         self.checked = False
 

@@ -98,7 +98,7 @@ def weights_are_loaded(trial):
     trial.steps(svi, 8)
 
 
-@compiled
+@either(says="gets a gradient")
 def weights_are_assigned(trial):
     net = trial.watch(nn.Linear(3, 1))
     svi = trial.svi(network(net), no_guide)

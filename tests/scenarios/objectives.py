@@ -51,7 +51,6 @@ def _ours(make):
 OF_PYROVAE = {
     "ELBO": _ours(pv.ELBO),
     "beta": _ours(lambda: pv.ELBO(beta=4.0)),
-    "warm-up": _ours(lambda: pv.ELBO(beta=pv.warmup(steps=10))),
     "two draws": _ours(lambda: pv.ELBO(num_particles=2)),
     "IWAE": _ours(lambda: pv.IWAE(3)),
     "DReG": _ours(lambda: pv.DReG(3)),

@@ -84,7 +84,7 @@ SET_LATER = {
 }
 
 
-@once
+@twice
 def the_rate_of_one_parameter(trial):
     optimizer = Adam({"lr": 0.02})
     svi = trial.svi(regression, optim=optimizer)

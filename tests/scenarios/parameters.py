@@ -116,7 +116,7 @@ def a_layer_is_added(trial):
     trial.steps(svi, 10)
 
 
-@compiled
+@either(says="gets a gradient")
 def a_layer_is_taken_away(trial):
     net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
     svi = trial.svi(network(net), no_guide)

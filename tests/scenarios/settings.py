@@ -109,7 +109,7 @@ def validation_is_switched_off_and_on(trial):
         trial.steps(svi, 7)
 
 
-@compiled
+@either(says="it gives")
 def a_model_that_reads_whether_validation_is_on(trial):
     from pyro.infer.util import is_validation_enabled
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pyro
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -64,18 +64,16 @@ class Graph(NamedTuple):
         return [getattr(self.module, str(n.target)) for n in self.module.graph.nodes if n.op == "get_attr"]
 
 
-def record(function: Function, inputs: Sequence[Tensor], known: Sequence[Tensor] = ()) -> Graph:
+def record(function: Function, inputs: Sequence[Tensor]) -> Graph:
     """The graph of ``function(*inputs)``, which runs once with fake tensors: nothing is drawn or moved.
-
-    ``known`` are tensors that it may use; torch computes with single numbers among them even so, which is undone.
 
     A number that it takes out of a tensor by ``.item()`` stays a tensor.
 
     Raises: Unrecordable if Python, or the shape of a result, depends on the value of a tensor.
     """
     table = FASTER if all(x.device.type == "cpu" for x in inputs) else {}
-    numbers = [(x, x.detach().clone()) for x in known if x.numel() == 1]
-    with guards.unchecked(), private.recording(), _random_states(), _put_back(numbers), _NoValues():
+    no_values = _NoValues()
+    with guards.unchecked(), private.recording(), _random_states(), no_values.put_back(), no_values:
         try:
             module = private.recorded(function, inputs, table, MADE_OF_THEM if table else [])
         except Unrecordable:
@@ -103,9 +101,27 @@ def backward_roots() -> Iterator[list[Tensor]]:
 class _NoValues(TorchFunctionMode):
     """Keeps the values of tensors from Python."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._moved: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @contextmanager
+    def put_back(self) -> Iterator[None]:
+        """Undo operations in place on real tensors by numbers alone, which torch computes even in a recording."""
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for x, value in self._moved.values():
+                    x.copy_(value)
+
     def __torch_function__(
         self, func: Callable[..., object], types: object, args: tuple = (), kwargs: dict[str, object] | None = None
     ) -> object:
+        name, first = getattr(func, "__name__", ""), args[0] if args else None
+        in_place = name.endswith("_") != name.endswith("__") or name.startswith("__i") or name == "__setitem__"
+        if in_place and type(first) in (Tensor, nn.Parameter) and id(first) not in self._moved:
+            self._moved[id(first)] = first, private.real_copy(first)
         if func is Tensor.item:
             if not args[0].is_floating_point():  # Python counts with it, names sites by it or branches on it
                 if hasattr(args[0], "_index"):
@@ -116,11 +132,11 @@ class _NoValues(TorchFunctionMode):
             result = func(*args, **(kwargs or {}))
             result._is_range = True  # a sequential plate iterates over it
             return result
-        if func is Tensor.__iter__ and hasattr(args[0], "_is_range"):
-            elements = list(func(*args))
+        if func is Tensor.unbind and hasattr(args[0], "_is_range"):
+            elements = func(*args, **(kwargs or {}))
             for i, element in enumerate(elements):
                 element._index = i
-            return iter(elements)
+            return elements
         if func is private.are_all_true:  # the validation of a distribution that was made before
             return True
         if func is functional.one_hot and len(args) == 2:  # which reads them only to see that they are in range
@@ -142,16 +158,6 @@ class _Backwards(TorchFunctionMode):
             self.roots.append(args[0])
             return None
         return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _put_back(numbers: Sequence[tuple[Tensor, Tensor]]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for x, value in numbers:
-                x.copy_(value)
 
 
 @contextmanager
