@@ -14,23 +14,29 @@ from torch import Tensor, nn
 from pyrovae import guards
 from pyrovae.compilation import by_rows
 
-__all__ = ["VAE", "evaluating"]
+__all__ = ["VAE", "eval_mode", "evaluating"]
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """``eval`` mode and no gradients; each submodule's mode is put back after."""
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    try:
+        if any(training for _, training in modes):
+            module.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for submodule, training in modes:
+            if submodule.training != training:
+                submodule.training = training
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """``eval`` mode, no gradients, and no Pyro code in another thread; each submodule's mode is put back after."""
-    with guards.pyro_lock:
-        modes = [(submodule, submodule.training) for submodule in module.modules()]
-        try:
-            if any(training for _, training in modes):
-                module.eval()
-            with torch.no_grad():
-                yield
-        finally:
-            for submodule, training in modes:
-                if submodule.training != training:
-                    submodule.training = training
+    """:func:`eval_mode`, with no Pyro code in another thread."""
+    with guards.pyro_lock, eval_mode(module):
+        yield
 
 
 class VAE(nn.Module):

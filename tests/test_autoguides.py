@@ -213,7 +213,9 @@ def test_a_point_outside_the_support_is_refused():
         tau = pyro.sample("tau", dist.HalfCauchy(1.0))
         pyro.sample("y", dist.Normal(0.0, tau.abs()), obs=torch.tensor(1.0))
 
-    with pytest.raises(ValueError, match=r"site 'tau': the guide's point \(Delta\) is outside the support GreaterThan"):
+    with pytest.raises(
+        ValueError, match=r"site 'tau' has support GreaterThan.* but a Delta with a value outside of it"
+    ):
         pv.ELBO().loss(model, lambda: pyro.sample("tau", dist.Delta(torch.tensor(-1.0))))
 
 

@@ -11,10 +11,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyrovae.compilation.readings import Readings
 from torch import nn
 
 import pyrovae as pv
-from pyrovae.compilation.readings import Readings
 
 DIM, ROWS = 6, 10
 X = torch.linspace(-1, 2, ROWS * DIM).reshape(ROWS, DIM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import pickle
 import subprocess
@@ -219,6 +220,7 @@ def test_fitted_models_leave_the_parameter_store_with_them():
     model.score_samples(X[:3])
     clone(model).fit(X)
     del model
+    gc.collect()
     assert set(pyro.get_param_store().keys()) <= before
 
 

@@ -7,6 +7,7 @@ log-density of binary data, softplus and log-sigmoid are made of the first.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ def expm1(x: Tensor) -> Tensor:
     return torch.where(w == 1, x, torch.where(x.abs() < 1, near, w - 1))
 
 
-FASTER: dict[object, Callable[..., object]] = {aten.log1p.default: log1p, aten.expm1.default: expm1}
+FASTER: dict[Any, Callable[..., Any]] = {aten.log1p.default: log1p, aten.expm1.default: expm1}
 MADE_OF_THEM = [
     aten.binary_cross_entropy_with_logits.default,
     aten.softplus.default,

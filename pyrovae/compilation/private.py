@@ -1,4 +1,4 @@
-"""Every private interface of torch and Pyro that pyrovae uses, tested with torch 2.9 to 2.15 and Pyro 1.9.1 to 1.9.2."""
+"""Every private interface of torch and Pyro in this package; tested with torch 2.15 and Pyro 1.9.2."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 import pyro
 import pyro.settings
 import torch
 from pyro.ops.provenance import ProvenanceTensor
 from pyro.optim import PyroOptim
-from pyro.optim.optim import _load_state_dict
+from pyro.optim.optim import _get_state_dict, _load_state_dict
 from pyro.poutine import runtime
 from torch import Tensor, nn
 from torch._decomp import get_decompositions
@@ -28,8 +29,8 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 __all__ = [
-    "VALUE_ERRORS",
     "HIDDEN_WRITES",
+    "VALUE_ERRORS",
     "FakeTensor",
     "active_handlers",
     "are_all_true",
@@ -37,10 +38,10 @@ __all__ = [
     "has_global_hooks",
     "has_step_hooks",
     "has_tensor_hooks",
-    
     "make_optimizers",
     "mkldnn_linear",
     "modes_are_active",
+    "optimizer_states",
     "pyro_settings",
     "real_copy",
     "recorded",
@@ -75,8 +76,8 @@ compiler_options: dict[str, bool | int] = {
 def recorded(
     function: Callable[..., Sequence[Tensor]],
     inputs: Sequence[Tensor],
-    table: dict[object, Callable[..., object]],
-    names: Sequence[object],
+    table: dict[Any, Callable[..., Any]],
+    names: Sequence[Any],
 ) -> GraphModule:
     """What a function does to tensors, run with fake tensors: nothing is drawn, computed or moved in place.
 
@@ -109,13 +110,15 @@ def mkldnn_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
 @contextmanager
 def recording() -> Iterator[None]:
     """Inside, Pyro neither looks for NaN in a loss, nor makes fake tensors a subclass, as ``TraceGraph_ELBO`` does."""
-    before = pyro.util.torch_isnan, pyro.util.torch_isinf, ProvenanceTensor.__new__
-    pyro.util.torch_isnan = pyro.util.torch_isinf = lambda x: False
-    ProvenanceTensor.__new__ = _carrier
+    util: Any = pyro.util
+    provenance: Any = ProvenanceTensor
+    before = util.torch_isnan, util.torch_isinf, provenance.__new__
+    util.torch_isnan = util.torch_isinf = lambda x: False
+    provenance.__new__ = _carrier
     try:
         yield
     finally:
-        pyro.util.torch_isnan, pyro.util.torch_isinf, ProvenanceTensor.__new__ = before
+        util.torch_isnan, util.torch_isinf, provenance.__new__ = before
 
 
 def _carrier(
@@ -146,9 +149,9 @@ def without_values(func: Callable[..., object], args: tuple, kwargs: dict[str, o
     if func is Tensor.masked_select and hasattr(args[1], "_is_of_probs"):
         return torch.where(args[1], args[0], 0).flatten()
     result = func(*args, **kwargs)
-    if func in COMPARISONS and hasattr(args[0], "_pyro_dims"):
-        result._is_of_probs = True  # type: ignore[attr-defined]  # a tensor
-    elif hasattr(args[0] if args else None, "_is_of_probs") and isinstance(result, Tensor):
+    first = args[0] if args else None
+    is_mask = func in COMPARISONS and hasattr(first, "_pyro_dims")
+    if is_mask or (hasattr(first, "_is_of_probs") and isinstance(result, Tensor)):
         result._is_of_probs = True  # type: ignore[attr-defined]  # a tensor
     return result
 
@@ -163,7 +166,7 @@ def make_optimizers(optim: PyroOptim, params: Iterable[Tensor]) -> None:
     for param in params:
         if param not in optim.optim_objs:
             optim.optim_objs[param] = optim._get_optim(param)
-            optim.grad_clip[param] = optim._get_grad_clip(param)
+            optim.grad_clip[param] = optim._get_grad_clip(param)  # type: ignore[arg-type]  # Pyro's own type is wrong
             name = pyro.get_param_store().param_name(param)
             if (state := optim._state_waiting_to_be_consumed.pop(name, None)) is not None:
                 _load_state_dict(optim.optim_objs[param], state)
@@ -176,7 +179,13 @@ def without_provenance(x: Tensor) -> Tensor:
     return x._t if isinstance(x, ProvenanceTensor) else x
 
 
-def active_handlers() -> list[object]:
+def optimizer_states(optim: PyroOptim) -> dict[str, dict[str, object]]:
+    """As ``optim.get_state()``, of the parameters that Pyro's store still has."""
+    stored = stored_params().items()
+    return {name: _get_state_dict(optim.optim_objs[param]) for name, param in stored if param in optim.optim_objs}
+
+
+def active_handlers() -> Sequence[object]:
     """Pyro's effect handlers that are active now."""
     return runtime._PYRO_STACK
 

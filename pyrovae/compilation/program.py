@@ -50,7 +50,7 @@ class Program:
         return self._replay is not None
 
     def try_replay(self, inputs: Sequence[Tensor], outside: Sequence[Tensor]) -> None:
-        """Launch the code as one CUDA graph from now on, if it can be and is faster; the caller puts back what moves."""
+        """Launch the code as one CUDA graph from now on, if that is faster; the caller puts back what moves."""
         if not can_be_recorded([*inputs, *outside]):
             return
 

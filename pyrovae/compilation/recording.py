@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyro
@@ -116,9 +116,14 @@ class _NoValues(TorchFunctionMode):
                     x.copy_(value)
 
     def __torch_function__(
-        self, func: Callable[..., object], types: object, args: tuple = (), kwargs: dict[str, object] | None = None
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> object:
-        name, first = getattr(func, "__name__", ""), args[0] if args else None
+        name = getattr(func, "__name__", "")
+        first: Any = args[0] if args else None
         in_place = name.endswith("_") != name.endswith("__") or name.startswith("__i") or name == "__setitem__"
         if in_place and type(first) in (Tensor, nn.Parameter) and id(first) not in self._moved:
             self._moved[id(first)] = first, private.real_copy(first)
@@ -130,12 +135,12 @@ class _NoValues(TorchFunctionMode):
             return args[0].detach()
         if func is torch.arange and all(isinstance(arg, int) for arg in args) and len(args) == 1:
             result = func(*args, **(kwargs or {}))
-            result._is_range = True  # a sequential plate iterates over it
+            result._is_range = True  # type: ignore[attr-defined]  # a sequential plate iterates over it
             return result
         if func is Tensor.unbind and hasattr(args[0], "_is_range"):
             elements = func(*args, **(kwargs or {}))
             for i, element in enumerate(elements):
-                element._index = i
+                element._index = i  # type: ignore[attr-defined]
             return elements
         if func is private.are_all_true:  # the validation of a distribution that was made before
             return True
@@ -152,7 +157,7 @@ class _Backwards(TorchFunctionMode):
         self.roots: list[Tensor] = []
 
     def __torch_function__(
-        self, func: Callable[..., object], types: object, args: tuple = (), kwargs: dict[str, object] | None = None
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> object:
         if func is Tensor.backward:
             self.roots.append(args[0])

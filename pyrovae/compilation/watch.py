@@ -24,6 +24,7 @@ import types
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, zip_longest
+from typing import Any
 
 import numpy as np
 import pyro
@@ -36,6 +37,7 @@ __all__ = ["Watch", "layout"]
 
 MOST = 20_000  # values that are followed; the rest is opaque
 LARGEST = 4_096  # bytes of a NumPy array whose values are compared at each call
+Namespace = Mapping[Any, Any]
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), type(NotImplemented), range, slice)
 CONSTANT = (  # immutable, or nothing that a model reads
     *(torch.dtype, torch.device, torch.layout, torch.memory_format, enum.Enum, np.generic, np.dtype, types.CodeType),
@@ -50,7 +52,18 @@ STATEFUL = {"random", "time", "os", "sys", "datetime", "io", "logging", "secrets
 STATEFUL_MODULE = types.ModuleType("random")  # stands for numpy.random, which is followed where code mentions it
 EFFECTS = {"print", "open", "input", "exec", "eval", "globals", "locals", "breakpoint"}  # builtins
 READS_FILES = {"read_text", "read_bytes", "fromfile", "loadtxt", "genfromtxt", "environ", "getenv"}
-DYNAMIC = {"getattr", "hasattr", "vars", "__dict__", "attrgetter", "methodcaller", "asdict", "astuple", "deepcopy", "copy"}
+DYNAMIC = {
+    "getattr",
+    "hasattr",
+    "vars",
+    "__dict__",
+    "attrgetter",
+    "methodcaller",
+    "asdict",
+    "astuple",
+    "deepcopy",
+    "copy",
+}
 MADE = frozenset({"__init__", "__new__", "__post_init__"})  # called for an object that is there already by nobody
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 PARTS = ("_parameters", "_buffers", "_modules")
@@ -86,7 +99,7 @@ class Watch:
     def __init__(
         self,
         roots: Mapping[str, object],
-        entries: Iterable[tuple[str, Mapping[object, object], object]] = (),
+        entries: Iterable[tuple[str, Namespace, object]] = (),
         ignore: frozenset[str] = frozenset(),
     ) -> None:
         self.ignore, self._roots, self._given = ignore, roots, list(entries)
@@ -98,9 +111,9 @@ class Watch:
         self._parts: list[tuple[str, object]] = []
         self._seen: dict[int, int] = {}
         self._kept: list[object] = []  # keeps every id of a walk that of one object
-        self._dicts: list[tuple[Mapping[object, object], tuple[object, ...]]] = []  # with all their keys that may change
-        self._entries: dict[tuple[int, object], Mapping[object, object]] = {}  # single ones, by id and key
-        self._lists: list[list[object]] = []  # and deques and sets
+        self._dicts: list[tuple[Namespace, tuple[object, ...]]] = []  # and keys that may change
+        self._entries: dict[tuple[int, object], Namespace] = {}  # single ones, by id and key
+        self._lists: list[Any] = []  # and deques and sets
         self._orders: list[dict[object, object]] = []
         self._hooks: list[dict[int, object]] = []
         self._attributes: list[tuple[object, str]] = []
@@ -109,7 +122,7 @@ class Watch:
         self._names: set[str] = set()  # that the code met so far mentions
         self._classes: set[type] = set()
         self._in_library = False  # whether the walk is inside of an object of a library
-        self._named: list[tuple[str, str, Mapping[object, object]]] = []  # followed once the code mentions them
+        self._named: list[tuple[str, str, Namespace]] = []  # followed once the code mentions them
         self._owners = {id(getattr(root, "__self__", None)) for root in roots.values()}
         try:
             for name, root in roots.items():
@@ -158,7 +171,7 @@ class Watch:
         """The name of the first thing that differs in another watch of the same roots."""
         for mine, theirs in zip_longest(self._parts, other._parts):
             if mine is None or theirs is None or mine != theirs:
-                return (theirs or mine)[0]  # type: ignore[index]  # one of them is there
+                return (theirs or mine)[0]
         layouts = zip(self._tensor_names, self.key[1], other.key[1], strict=True)
         return next((name for name, mine, theirs in layouts if mine != theirs), "hooks")
 
@@ -306,7 +319,7 @@ class Watch:
                 self._lists.append(value)
         else:
             if not isinstance(value, tuple | frozenset):
-                self._lists.append(value)  # type: ignore[arg-type]  # a list, a deque or a set
+                self._lists.append(value)
             for i, each in enumerate(list(value)):  # type: ignore[call-overload]  # it can be iterated
                 self._visit(f"{name}[{i}]", each)
         if hasattr(value, "__dict__"):
@@ -336,9 +349,7 @@ class Watch:
                 self.hooked.append(name)
         self._in_library = was_in_library
 
-    def _visit_namespace(
-        self, name: str, namespace: dict[str, object], skipped: frozenset[str], by_name: bool
-    ) -> None:
+    def _visit_namespace(self, name: str, namespace: Namespace, skipped: frozenset[str], by_name: bool) -> None:
         """The attributes of an object, except those that torch keeps for itself and the ignored ones."""
         keys = tuple(key for key in namespace if key not in skipped)
         if by_name:
@@ -363,9 +374,9 @@ class Watch:
         }
         for key in sorted(followed):
             if _is_plain(cls) and not key.startswith("__"):
-                self._named.append((key, f"{name}.{key}", vars(cls)))  # type: ignore[arg-type]  # its keys are strings
+                self._named.append((key, f"{name}.{key}", vars(cls)))
             else:
-                self._entry(f"{name}.{key}", vars(cls), key)  # type: ignore[arg-type]  # its keys are strings
+                self._entry(f"{name}.{key}", vars(cls), key)
         for base in cls.__bases__:
             if not _is_library(base.__module__):
                 self._visit_class(base.__name__, base, skipped)
@@ -417,7 +428,7 @@ class Watch:
         self._arrays.append(array)
         self._parts.append((name, (array.dtype.str, array.shape, array.tobytes())))
 
-    def _entry(self, name: str, container: Mapping[object, object], key: object) -> None:
+    def _entry(self, name: str, container: Namespace, key: Any) -> None:
         """Follow the entry of a dictionary."""
         if (id(container), key) not in self._entries:
             self._entries[id(container), key] = container

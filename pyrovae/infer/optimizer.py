@@ -6,6 +6,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
+from typing import Any
 
 import torch
 from pyro.optim import PyroOptim
@@ -73,7 +74,9 @@ class Grouped:
         for group in self._groups:
             if group.update is None and AdamUpdate.fits(group):
                 group.update = AdamUpdate(group, self._states())
-        updates = [group.update for group in self._groups if group.update is not None and group.update.holds(self.optim)]
+        updates = [
+            group.update for group in self._groups if group.update is not None and group.update.holds(self.optim)
+        ]
         return updates if len(updates) == len(self._groups) else []
 
     def _states(self) -> list[dict[str, Tensor]]:
@@ -157,7 +160,7 @@ class _Group:
         return True
 
     @property
-    def settings(self) -> Mapping[str, object]:
+    def settings(self) -> Mapping[str, Any]:
         """The hyper-parameters by name."""
         return self.optimizer.param_groups[0]
 
@@ -196,7 +199,7 @@ class AdamUpdate:
         self.second = [each["exp_avg_sq"] for each in self._state]
         self.steps = _one_tensor_of_counts(states)
         self._views = [each["step"] for each in self._state]
-        self._kind = self._kind_of(group)
+        self._kind = self._kind_of(group) or (False, False)
         self._numbers: tuple[float, ...] = ()
         self._inputs = torch.empty(0)
 
@@ -221,9 +224,13 @@ class AdamUpdate:
 
     def holds(self, optim: PyroOptim) -> bool:
         """Whether the state is the one that it moves, and the variant of Adam the one that it is."""
-        return self._group.holds(optim) and self._kind_of(self._group) == self._kind and all(
-            each["step"] is step and each["exp_avg"] is first and each["exp_avg_sq"] is second
-            for each, step, first, second in zip(self._state, self._views, self.first, self.second, strict=True)
+        return (
+            self._group.holds(optim)
+            and self._kind_of(self._group) == self._kind
+            and all(
+                each["step"] is step and each["exp_avg"] is first and each["exp_avg_sq"] is second
+                for each, step, first, second in zip(self._state, self._views, self.first, self.second, strict=True)
+            )
         )
 
     def inputs(self) -> Tensor:

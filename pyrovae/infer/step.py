@@ -51,7 +51,8 @@ class Recording:
         self.is_step = bool(params)
         self._loss, self._clip_norm, self._validated = loss, clip_norm, validated
         self._num_inputs = len(inputs)
-        self.num_losses, self.container = 1, None
+        self.num_losses = 1
+        self.container: Any = None  # of losses that are several
         self.inputs = [*inputs, *(update.inputs() for update in updates)]
         self.graph: Graph = record(self._run, self.inputs)
         if updates and not self.updates:
@@ -189,9 +190,9 @@ class Compiled:
         """How displacements differ. Where a gradient is zero up to rounding it has no direction, but Adam a step."""
         of = {id(x): (a, b, old) for x, a, b, old in zip(moved, expected, got, before, strict=True)}
         stepped = {id(param) for update in self.updates for param in update.params}
-        state = {id(x): name for update in self.updates for name in ("first", "second") for x in getattr(update, name)}
-        for name in ("first", "second", "a buffer or another tensor"):
-            group = [of[key] for key in of if key not in stepped and state.get(key, "a buffer or another tensor") == name]
+        kind = {id(x): name for update in self.updates for name in ("first", "second") for x in getattr(update, name)}
+        for name in ("first", "second", None):  # numbers of like sizes; None has buffers and all other tensors
+            group = [of[key] for key in of if key not in stepped and kind.get(key) == name]
             why = disagreement([a for a, *_ in group], [b for _, b, _ in group], _rounding([x for *_, x in group]))
             if why:
                 return f"a displacement of {why}"
@@ -212,7 +213,7 @@ def _rounding(tensors: Sequence[Tensor]) -> float:
 class Disagreement(Unrecordable):
     """Compiled code that does something else than the step; ``result`` is the loss of the step."""
 
-    def __init__(self, text: str, result: float | tuple[float, ...]) -> None:
+    def __init__(self, text: str, result: Losses) -> None:
         super().__init__(text)
         self.result = result
 

@@ -30,7 +30,7 @@ __all__ = ["SVI"]
 
 MOST = 8  # compilations, after which a new step runs without
 MANY = 50  # signatures, after which new ones run without
-STEADY = 2  # calls with one key before the next is compiled
+STEADY = 1  # calls with one key before the next is compiled
 SHORT, BRIEF = 8, 20  # keys that lasted for fewer than BRIEF calls, after which nothing new is compiled
 
 _version = attrgetter("_version")
@@ -67,7 +67,8 @@ class SVI(pyro.infer.SVI):
 
     Attributes: ``steps_done``; ``epoch``, which schedules in epochs read; ``compilations`` and ``compile_seconds``;
         ``expected_calls``, the calls still to come by the name of the method; ``on_compile``, called with a text before
-        something is compiled.
+        something is compiled; ``checks``, whether the first step calls :func:`pyrovae.check` in any case, which it does
+        under an objective or for a model of pyrovae.
     Raises: ValueError for an argument out of its range; RuntimeError where ``compile=True`` cannot be done.
     See also: :func:`~pyrovae.fit`.
     """
@@ -99,10 +100,12 @@ class SVI(pyro.infer.SVI):
         super().__init__(model, guide, optim, loss, loss_and_grads, **kwargs)
         self.compile, self.clip_norm, self.accumulate, self.precision = compile, clip_norm, accumulate, precision
         self.ignore = frozenset(ignore)
-        self.steps_done, self.epoch = 0, None
+        self.steps_done = 0
+        self.epoch: float | None = None
         self.expected_calls: dict[str, float] = {}
         self.compilations, self.compile_seconds = 0, 0.0
         self.on_compile: Callable[[str], None] | None = None
+        self.checks = False
         self._told: set[str] = set()
         self._num_added = 0
         self._config: tuple[object, ...] = ()
@@ -118,10 +121,9 @@ class SVI(pyro.infer.SVI):
 
     @loss.setter
     def loss(self, loss: Any) -> None:
+        self._loss: Any = loss.loss if isinstance(loss, PyroELBO) else loss  # type: ignore[attr-defined]  # as above
         if isinstance(loss, PyroELBO):
-            self._loss, self.loss_and_grads = loss.loss, loss.loss_and_grads
-        else:
-            self._loss = loss
+            self.loss_and_grads = loss.loss_and_grads  # type: ignore[attr-defined]  # every objective of Pyro has it
 
     @property
     def objective(self) -> Any:
@@ -148,11 +150,11 @@ class SVI(pyro.infer.SVI):
             return self._run("evaluate", args, kwargs)
 
     def state_dict(self) -> dict[str, Any]:
-        """Parameters and the optimizer's state, by the names of Pyro's parameter store, and the steps and epochs done."""
+        """Parameters and the optimizer's state by their names in Pyro's store, and the steps and epochs done."""
         self._follow_attributes()
         stored = private.stored_params()
         params = {name: stored[name].detach().clone() for name in self._names if name in stored}
-        optimizer = {name: copy.deepcopy(each) for name, each in self.optim.get_state().items() if name in params}
+        optimizer = copy.deepcopy(private.optimizer_states(self.optim))
         return {"steps_done": self.steps_done, "epoch": self.epoch, "params": params, "optimizer": optimizer}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -168,16 +170,16 @@ class SVI(pyro.infer.SVI):
                 raise ValueError(f"state: the parameter {name!r} has shape {got}, expected {expected}")
         self.steps_done, self.epoch = state["steps_done"], state["epoch"]
         new = {name: x.clone().requires_grad_() for name, x in state["params"].items() if name not in stored}
-        store.set_state({"params": new, "constraints": {name: constraints.real for name in new}})
+        store.set_state({"params": new, "constraints": dict.fromkeys(new, constraints.real)})
         with torch.no_grad():
             for name in state["params"].keys() - new.keys():
                 stored[name].copy_(state["params"][name])
-        known = [stored[name] for name in (self._names | state["params"].keys()) if name in stored]
-        for param in known:
-            self.optim.optim_objs.pop(param, None)
+        for param in self.optim.optim_objs:
             param.grad = None
+        self.optim.optim_objs.clear()
         self.optim.set_state(copy.deepcopy(state["optimizer"]))
-        private.make_optimizers(self.optim, [param for param in known if store.param_name(param) in state["optimizer"]])
+        private.make_optimizers(self.optim, [stored[name] for name in state["optimizer"] if name in stored])
+        self._names = set(state["params"])
         self._config = ()
         self._states.clear()
 
@@ -186,8 +188,9 @@ class SVI(pyro.infer.SVI):
     def _run(self, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
         self._follow_attributes()
         if not self._state.checked:
-            # Pyro's objectives on the user's functions do what they do under Pyro's SVI, which calls neither for a check
-            if isinstance(self.objective, Objective) or _is_own(self.model) or _is_own(self.guide):
+            # under Pyro's objectives the user's functions are called as often as by Pyro's SVI, unless checks are asked
+            own = isinstance(self.objective, Objective) or _is_own(self.model) or _is_own(self.guide)
+            if own or self.checks:
                 guards.check(self.model, self.guide, self.objective, *args, **kwargs)
             self._state.checked = True
         call = arguments(args, kwargs)
@@ -314,9 +317,10 @@ class SVI(pyro.infer.SVI):
             return self._record(calls, call, watch)
         return None
 
-    def _refused(self, calls: _Calls, why: str) -> None:
-        if self._is_due(calls):
+    def _refused(self, calls: _Calls, why: str | None) -> Compiled | None:
+        if why and self._is_due(calls):
             self._tell(why)
+        return None
 
     def _is_opaque(self, calls: _Calls, watch: Watch) -> bool:
         """Whether something that the step can read cannot be followed, which is said; or there are recurrent layers."""
@@ -436,7 +440,7 @@ class SVI(pyro.infer.SVI):
         self._state = self._states[key]
 
     def _calls_like(self, what: str, call: Arguments) -> _Calls:
-        key = (what, call.signature, settings())
+        key: tuple[object, ...] = (what, call.signature, settings())
         if key not in self._state.calls:
             if len(self._state.calls) >= MANY and not self._gave_up and self.compile is not False:
                 self._give_up(
@@ -453,7 +457,12 @@ class SVI(pyro.infer.SVI):
         stored = private.stored_params()
         if self._state.watch is None or stored is not self._stored or not self._state.watch.same():
             self._stored = stored
-            roots = {"model": self.model, "guide": self.guide, "loss": self._loss, "loss_and_grads": self.loss_and_grads}
+            roots = {
+                "model": self.model,
+                "guide": self.guide,
+                "loss": self._loss,
+                "loss_and_grads": self.loss_and_grads,
+            }
             entries = [(name, stored, name) for name in sorted(self._names) if name in stored]
             self._state.watch = Watch(roots, entries, self.ignore)
         return self._state.watch
@@ -468,7 +477,7 @@ class SVI(pyro.infer.SVI):
                 return False
         return True
 
-    def _schedules(self, what: str) -> dict[str, Callable[[float], float]]:
+    def _schedules(self, what: str) -> dict[str, Any]:
         objective = self._objective(what)
         return objective.schedules() if isinstance(objective, Objective) else {}
 

@@ -110,7 +110,6 @@ def passing(
     function: Callable[..., Sequence[Tensor]], vae: VAE | Pair, x: Rows, num_samples: int
 ) -> Callable[[Rows, int], Sequence[Tensor]]:
     """``function(vae, num_draws, *tensors)`` for all :func:`chunks` of x, compiled where there are enough of them."""
-    module = vae if isinstance(vae, nn.Module) else None
     passes = Counter(k for _, draws in chunks(x, num_samples) for k in draws)
     of_draws = {k: Passes(partial(function, vae, k), num) for k, num in passes.items()}
     return lambda rows, num_draws: of_draws[num_draws](*tensors(rows))

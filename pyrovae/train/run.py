@@ -23,7 +23,7 @@ from pyrovae.rows import Rows
 from pyrovae.train.callbacks import Callback, CallbackError, Schedules
 from pyrovae.train.progress import Progress
 from pyrovae.train.trainer import Model, Trainer
-from pyrovae.vae import evaluating
+from pyrovae.vae import eval_mode
 
 __all__ = ["History", "Run"]
 
@@ -153,7 +153,7 @@ class Run:
 
     def call(self, moment: str) -> None:
         """Call a method of every callback, in ``eval`` mode and without gradients."""
-        with self.random.put_back(), evaluating(self.vae) if isinstance(self.vae, nn.Module) else torch.no_grad():
+        with self.random.put_back(), eval_mode(self.vae) if isinstance(self.vae, nn.Module) else torch.no_grad():
             for callback in self.callbacks:
                 self._call(callback, moment)
 

@@ -50,4 +50,6 @@ def make_trainer(vae: Model, optim: Optim, loss: object, **options: object) -> T
     if hasattr(vae, "trainer"):
         return vae.trainer(optim, loss, **options)
     optim = pyro.optim.PyroOptim(torch.optim.Adam, {"lr": 1e-3}) if optim is None else optim
-    return SVI(*functions_of(vae), optim, ELBO() if loss is None else loss, **options)  # type: ignore[misc, arg-type]  # checked
+    svi = SVI(*functions_of(vae), optim, ELBO() if loss is None else loss, **options)  # type: ignore[misc, arg-type]  # checked
+    svi.checks = True
+    return svi
