@@ -103,7 +103,7 @@ class Functions:
         with _particles(num_draws, depth):
             trace = poutine.trace(replayed).get_trace(*self.args, **self.kwargs)
         sites = _sites(trace, num_draws, depth)
-        guards.check_sites(sites, guide_sites)
+        guards.check_sites(sites, guide_sites)  # type: ignore[arg-type]  # messages of Pyro
         return sites
 
     def _depth(self, num_draws: int) -> int:
