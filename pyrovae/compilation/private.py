@@ -27,6 +27,8 @@ from torch._subclasses.fake_tensor import (
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
 __all__ = [
     "HIDDEN_WRITES",
@@ -35,6 +37,7 @@ __all__ = [
     "active_handlers",
     "are_all_true",
     "compiled_by_inductor",
+    "default_device",
     "has_global_hooks",
     "has_step_hooks",
     "has_tensor_hooks",
@@ -191,8 +194,16 @@ def active_handlers() -> Sequence[object]:
 
 
 def modes_are_active() -> bool:
-    """Whether a torch function mode or a dispatch mode of the caller is active."""
-    return bool(torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack())
+    """Whether a mode of torch is active that could change operations; a default device is a setting."""
+    if torch._C._len_torch_dispatch_stack():
+        return True
+    modes = _get_current_function_mode_stack() if torch._C._len_torch_function_stack() else []
+    return not all(isinstance(mode, DeviceContext) for mode in modes)
+
+
+def default_device() -> torch.device | None:
+    """The default device, where one is set: asking torch for it takes longer than the rest of a call."""
+    return torch.get_default_device() if torch._C._len_torch_function_stack() else None
 
 
 def has_global_hooks() -> bool:

@@ -51,6 +51,7 @@ def settings() -> tuple[object, ...]:
     """The global settings of torch and Pyro that a step depends on."""
     return (
         torch.get_default_dtype(),
+        private.default_device(),
         torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"),
         torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda"),
         torch.get_float32_matmul_precision(),

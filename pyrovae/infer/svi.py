@@ -256,6 +256,8 @@ class SVI(pyro.infer.SVI):
             return
         self._num_added = 0
         if not params:
+            if self.checks:
+                raise ValueError("model and guide have no parameter to train: name one by pyro.param or pyro.module")
             return
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(params, self.clip_norm)
