@@ -106,9 +106,7 @@ class MMD:
     def __call__(self, model: Sites, guide: Sites) -> Tensor:
         site = _local_site(self.site, guide, "MMD")
         if any(name != self.site and not is_shared(other) for name, other in guide.items()):
-            raise ValueError(
-                f"MMD: the guide has other sites than {self.site!r}, so its prior cannot be drawn alone"
-            )
+            raise ValueError(f"MMD: the guide has other sites than {self.site!r}, so its prior cannot be drawn alone")
         prior: Any = model[self.site]["fn"]
         drawn = prior.rsample() if prior.has_rsample else prior.sample()
         z, u = (t.expand(*prior.batch_shape, -1) if prior.event_dim else t[..., None] for t in (site["value"], drawn))
