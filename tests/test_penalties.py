@@ -176,12 +176,15 @@ def test_penalties_train_what_has_no_path(estimator):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: pv.TotalCorrelation(-1.0, 10), "weight must be at least 0"),
+        (lambda: pv.TotalCorrelation(-1.0, 10), "weight must be finite and at least 0"),
         (lambda: pv.TotalCorrelation(1.0, 0), "num_data must be a positive whole number"),
-        (lambda: pv.MMD(float("nan")), "weight must be at least 0"),
+        (lambda: pv.MMD(float("nan")), "weight must be finite and at least 0"),
         (lambda: pv.MMD(1.0, bandwidth=0.0), "bandwidth must be positive"),
         (lambda: value(pv.MMD(1.0), *two_functions(torch.zeros(4, 2)), torch.arange(2)), "at least 3 rows"),
-        (lambda: value(pv.MMD(1.0, site="w"), *two_functions(torch.zeros(4, 2)), torch.arange(4)), "site 'w' is none"),
+        (
+            lambda: value(pv.MMD(1.0, site="w"), *two_functions(torch.zeros(4, 2)), torch.arange(4)),
+            "site 'w' is not a site",
+        ),
         (
             lambda: value(pv.TotalCorrelation(1.0, 3), *two_functions(torch.zeros(4, 2)), torch.arange(4)),
             "num_data is 3, and the batch has 4 rows",

@@ -1,8 +1,8 @@
-"""Matrix products by whichever of torch's two libraries is faster at their shape on this CPU.
+"""Matrix products by the faster of torch's two CPU libraries, MKL and oneDNN, at each shape.
 
-torch sends float32 products to MKL; oneDNN, the other library inside torch, took half of its time on an AMD CPU with
-512-bit vectors. It rearranges its second factor: of a small batch times a large weight that is better the batch,
-:math:`a b = (b^T a^T)^T`.
+torch computes float32 products with MKL. On an AMD CPU with 512-bit vectors oneDNN took half of that time. oneDNN
+copies its second factor into a layout of its own. In the product of a small batch and a large weight it is therefore
+faster to make the batch the second factor, :math:`a b = (b^T a^T)^T`.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from pyrovae.compilation.timings import shortest
 
 __all__ = ["faster_products"]
 
-SMALLEST = 2**18  # multiplications: below, the call of the other library costs more than it saves
-MARGIN = 0.9  # of the time of torch's own product, below which another is taken
+SMALLEST = 2**18  # multiplications; for smaller products the call of oneDNN costs more than it saves
+MARGIN = 0.9  # oneDNN is used if it takes less than this share of MKL's time
 
 aten = torch.ops.aten
 
-Product = Callable[[Graph, Node | None, Node, Node], Node]  # the bias, if any, and the factors; the sum
+Product = Callable[[Graph, Node | None, Node, Node], Node]  # (graph, bias or None, a, b) to the node of a b + bias
 
 _library: torch.library.Library | None = None
 _choices: dict[Any, Product | None] = {}
 
 
 def faster_products(module: GraphModule, inputs: Sequence[Tensor]) -> None:
-    """Send the large float32 products of a graph to oneDNN where that is faster, timed at their own shapes."""
+    """Replace the large float32 products of a graph by oneDNN's where these are faster, timed at each shape."""
     if not torch.backends.mkldnn.is_available() or any(x.device.type != "cpu" for x in inputs):
         return
     for node in list(module.graph.nodes):
@@ -42,14 +42,14 @@ def faster_products(module: GraphModule, inputs: Sequence[Tensor]) -> None:
             continue
         with module.graph.inserting_before(node):
             product = faster(module.graph, bias, a, b)
-        product.meta = node.meta  # the next product may read it
+        product.meta = node.meta  # the choice for the next product may read the shape of this one
         node.replace_all_uses_with(product)
         module.graph.erase_node(node)
     module.recompile()
 
 
 def _fastest(bias: Node | None, a: Any, b: Any) -> Product | None:
-    """None where torch's own is the fastest."""
+    """The fastest way to compute a product, or None where that is torch's own."""
     factors = a.meta["val"], b.meta["val"]
     (m, k), n = factors[0].shape, factors[1].shape[1]
     vector = bias is None or ("val" in bias.meta and tuple(bias.meta["val"].shape) == (n,))
@@ -70,7 +70,7 @@ def _fastest(bias: Node | None, a: Any, b: Any) -> Product | None:
 
 
 def _straight(graph: Graph, bias: Node | None, a: Node, b: Node) -> Node:
-    if not a.meta["val"].is_contiguous():  # the compiler's own copy may be a part of what computes it
+    if not a.meta["val"].is_contiguous():  # the compiler can fuse this copy with the operation that computes a
         a = _contiguous(graph, a)
     return graph.call_function(_linear(), (a, graph.call_function(aten.t.default, (b,)), bias))
 
@@ -86,7 +86,7 @@ def _contiguous(graph: Graph, x: Node) -> Node:
 
 
 def _linear() -> Any:
-    """``pyrovae::linear(x, w, b)``, :math:`x w^T + b` by oneDNN, which torch's compiler leaves as it is."""
+    """``pyrovae::linear(x, w, b)``, :math:`x w^T + b` by oneDNN, which torch's compiler does not change."""
     global _library
     if _library is None:
         _library = torch.library.Library("pyrovae", "DEF")

@@ -1,4 +1,4 @@
-"""A CUDA graph of compiled code: all of its kernels in one launch, which bounds the step of a small network."""
+"""A CUDA graph of compiled code: one launch for all kernels, whose single launches take most of a small step."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 __all__ = ["Replay", "can_be_recorded", "record"]
 
-WARM_UPS = 3  # which the libraries behind the kernels take to set themselves up
+WARM_UPS = 3  # runs before the recording, in which CUDA's libraries allocate their workspaces
 
 
 class Replay:
-    """``replay(*inputs, *outside)`` does what ``code`` does, by one recording of its kernels.
+    """``replay(*inputs, *outside)`` gives the results of ``code``, by one CUDA graph of its kernels.
 
-    A recording reads and writes the memory of its own run. The inputs are therefore copied to there, and results from
-    there, so that who has them may keep them; the tensors from outside are read, and moved, where they are.
+    A CUDA graph reads and writes fixed memory. Inputs are therefore copied into that memory and results out of it, so
+    that the caller may keep the results. Tensors from outside are read and written where they are.
 
     Args:
-        code: Takes and returns tensors, and reads the values of none.
-        inputs: Tensors of the shapes and dtypes that it will be called with.
-        outside: Tensors that stay in their place.
+        code: A function of tensors that never reads their values in Python.
+        inputs: Tensors with the shapes and dtypes of later calls.
+        outside: Tensors that stay at their address, such as parameters.
     """
 
     def __init__(
@@ -32,19 +32,19 @@ class Replay:
         self._replay, self._results = record(lambda: code(*self._inputs, *outside))
 
     def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
-        for mine, given in zip(self._inputs, tensors, strict=False):  # those from outside come after the inputs
+        for mine, given in zip(self._inputs, tensors, strict=False):  # stops before the tensors from outside
             mine.copy_(given, non_blocking=True)
         self._replay()
         return [x.clone() for x in self._results]
 
 
 def can_be_recorded(tensors: Sequence[Tensor]) -> bool:
-    """Whether all are on one CUDA device: the value of a tensor elsewhere would be part of the recording."""
+    """Whether all tensors are on one CUDA device; the value of a CPU tensor would become a constant of the graph."""
     return len({x.device for x in tensors}) == 1 and tensors[0].is_cuda
 
 
 def record(run: Callable[[], Sequence[Tensor]]) -> tuple[Callable[[], None], Sequence[Tensor]]:
-    """What launches the kernels of a run again, and where their results are."""
+    """A function that launches the kernels of a run again, and the tensors that it writes the results to."""
     stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
     stream.wait_stream(current)
     with torch.cuda.stream(stream):

@@ -27,7 +27,8 @@ _SUMMING = (TraceEnum_ELBO, TraceTMC_ELBO)  # over the values of discrete sites,
 def check(model: Function, guide: Function, loss: object, *args: object, **kwargs: object) -> None:
     """Refuse a model and a guide that Pyro would train wrongly without an error; the list is in ``docs/guards.md``.
 
-    ``pyrovae.SVI`` and ``pyrovae.fit`` call it at their first step. In front of Pyro's own SVI, call it once.
+    ``pyrovae.SVI`` and ``pyrovae.fit`` call it at their first step if the objective, the model or the guide comes from
+    pyrovae. In front of Pyro's own SVI, call it once.
 
     Guide and model run once, on a batch. Afterwards everything that the run moved is as before: the random state of
     torch, Python and NumPy, Pyro's parameter store, gradients, the buffers and attributes of modules, and the

@@ -1,4 +1,4 @@
-"""Matrix products of networks in a smaller float."""
+"""Matrix products and convolutions of networks in bfloat16."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["networks_in"]
 
-# what a network spends its time in
+# the operations that take most of a network's time
 _PRODUCTS = {
     functional.linear,
     functional.bilinear,
@@ -25,11 +25,11 @@ _PRODUCTS = {
 
 
 def networks_in(dtype: torch.dtype | None) -> Any:
-    """Inside, the products of linear and convolutional layers take numbers of this type and give float32.
+    """A context in which linear and convolutional layers multiply in ``dtype`` and return the dtype of their input.
 
-    All else, densities and sums among it, is as it was; None changes nothing.
+    Other operations, such as densities and sums, are not changed. None changes nothing.
 
-    Raises: ValueError for another type than bfloat16, whose range is that of float32.
+    Raises: ValueError for a dtype other than bfloat16, which is the one with the range of float32.
     """
     if dtype is None:
         return nullcontext()

@@ -1,4 +1,4 @@
-"""Which site and which parameter a NaN came from."""
+"""Find the site and the parameter where a NaN began."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pyrovae.objectives.sites import Args, Function, Kwargs, Site, Sites, is_sub
 __all__ = ["blame", "is_divergence"]
 
 
-# what torch says when a parameter or a value is not a number: its own checks, and samplers that meet one without them
+# messages of torch for a parameter or a value that is not finite, from its validation and from its samplers
 _SAYS = (
     r"Expected (parameter|value)[\s\S]*\b(nan|inf)\b",
     r"p_in >= 0 && p_in <= 1",
@@ -27,14 +27,15 @@ _SAYS = (
 
 
 def is_divergence(error: Exception) -> bool:
-    """Whether torch raised it since a parameter of a distribution, or a value, is NaN or infinite."""
+    """Whether torch raised this error because a parameter of a distribution, or a value, is NaN or infinite."""
     return isinstance(error, ValueError | RuntimeError) and any(re.search(says, str(error)) for says in _SAYS)
 
 
 def blame(model: Function, guide: Function, args: Args = (), kwargs: Kwargs | None = None) -> str:
-    """Names what is NaN or infinite: data, weights, and the first site with such a parameter, and the rows of each.
+    """Name the data, the weights and the first site that are NaN or infinite, with their rows.
 
-    The guide and the model run once more, with other draws, without gradients and without validation.
+    The guide and the model run once more, with other draws, without gradients and without validation. A site is bad if
+    a parameter of its distribution, its draw or its log-density is not finite.
     """
     kwargs = kwargs or {}
     look = _Look()
@@ -53,7 +54,7 @@ def blame(model: Function, guide: Function, args: Args = (), kwargs: Kwargs | No
 
 
 class _Look(Messenger):
-    """Keeps the sites of a guide and then of a model as they begin: one that cannot be drawn is the last."""
+    """Record the sites of a guide and then of a model before they are drawn, so that a draw that fails is the last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +74,7 @@ class _Look(Messenger):
 
 
 def _of_site(whose: str, node: Site) -> list[str]:
-    """What of a site of a trace is not finite: a parameter of its density, else its value, else its density there."""
+    """The first of these that is not finite: a parameter of the distribution, the value, its log-density."""
     fn, value = node["fn"], node["value"]
     while isinstance(fn, Independent):
         fn = fn.base_dist
@@ -97,7 +98,7 @@ def _bad(x: Tensor) -> bool:
 
 
 def _bad_data(node: Site) -> bool:
-    """Not finite, where NaN is nothing that the density takes for missing."""
+    """Whether observed data are not finite; NaN that a likelihood accepts as a missing value is good."""
     x = node["value"]
     return _bad(x) and (bool(torch.isinf(x).any()) or not bool(node["fn"].support.check(x).all()))
 
@@ -107,7 +108,7 @@ def _kind(x: Tensor) -> str:
 
 
 def _where(x: Tensor) -> str:
-    """NaN or infinite, with the rows where it is where there are several, and fewer than all."""
+    """``NaN`` or ``infinite``, followed by the rows that are not finite."""
     if not x.dim():
         return _kind(x)
     rows = (~torch.isfinite(x)).flatten(1).any(1) if x.dim() > 1 else ~torch.isfinite(x)

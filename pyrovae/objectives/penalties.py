@@ -1,9 +1,9 @@
-r"""Penalties of the aggregated posterior, for ``ELBO(penalties=[...])``: numbers of a batch that no datum has alone.
+r"""Penalties of the aggregated posterior, for ``ELBO(penalties=[...])``: functions of a whole batch.
 
 .. math:: q(z) = \frac1N \sum_{n=1}^N q(z|x_n)
 
 Each is called with the sites of model and guide and returns ``(num_particles, rows)`` in nats. The mean over the rows
-is the penalty; what a row has is all that moves with its draw, so that draws without a path are trained by it too.
+is the penalty. A row holds every term that depends on its draw, as the score function of sites without a path requires.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class TotalCorrelation:
     With ``ELBO(penalties=[TotalCorrelation(b - 1, N)])`` the KL is charged 1 and its total correlation b, as in
     beta-TCVAE. q(z) at a draw is estimated from the batch of B: the datum itself has the weight 1/N and each other one
     :math:`(N - 1) / (N (B - 1))`, which is unbiased for q(z) and of less variance than the stratified weights of the
-    reference. The logarithm is biased on batches, and not at B = N: with 64 data in two coordinates the gradient was
-    19 % too long on batches of 8, 9 % of 16 and 5 % of 32.
+    reference. The logarithm is biased for B < N: with 64 data in two coordinates the gradient was
+    19 % too long for B = 8, 9 % for B = 16 and 5 % for B = 32.
 
     Args:
         weight: At least 0.
@@ -57,7 +57,7 @@ class TotalCorrelation:
         site = _local_site(self.site, guide, "TotalCorrelation")
         each = coordinates(site["fn"])
         if each is None:
-            raise ValueError(f"TotalCorrelation: the guide of site {self.site!r} is no product over coordinates")
+            raise ValueError(f"TotalCorrelation: the guide of site {self.site!r} is not a product over coordinates")
         rows = each.batch_shape[-2]
         if rows > self.num_data:
             raise ValueError(f"num_data is {self.num_data}, and the batch has {rows} rows")
@@ -69,7 +69,7 @@ class TotalCorrelation:
         return self.weight * (joint - marginals).T
 
     def _log_weights(self, rows: int) -> Tensor:
-        """log of the weight of datum j in q(z_i), ``(rows, rows)``."""
+        """Log of the weight of datum j in the estimate of q(z_i), ``(rows, rows)``."""
         own = torch.eye(rows, dtype=torch.bool)
         other = (self.num_data - 1) / (self.num_data * max(rows - 1, 1))
         return torch.where(own, 1 / self.num_data if rows > 1 else 1.0, other).log()
@@ -89,7 +89,7 @@ class MMD:
     Args:
         weight: At least 0, in nats for each datum.
         bandwidth: :math:`h`; None is the square root of the coordinates.
-        site: The latent site, the only one of each datum.
+        site: The latent site. The guide may have no other, except sites that all data share.
 
     References: Gretton et al. (2012), "A kernel two-sample test", eq. 3; Zhao, Song and Ermon (2019), "InfoVAE", eq. 6.
     """
@@ -106,9 +106,7 @@ class MMD:
     def __call__(self, model: Sites, guide: Sites) -> Tensor:
         site = _local_site(self.site, guide, "MMD")
         if any(name != self.site and not is_shared(other) for name, other in guide.items()):
-            raise ValueError(
-                f"MMD: the guide has other sites than {self.site!r}, so that its prior cannot be drawn alone"
-            )
+            raise ValueError(f"MMD: the guide has other sites than {self.site!r}, so its prior cannot be drawn alone")
         prior: Any = model[self.site]["fn"]
         drawn = prior.rsample() if prior.has_rsample else prior.sample()
         z, u = (t.expand(*prior.batch_shape, -1) if prior.event_dim else t[..., None] for t in (site["value"], drawn))
@@ -117,7 +115,8 @@ class MMD:
             raise ValueError(f"MMD: a batch needs at least 3 rows, got {rows}")
         other = 1 - torch.eye(rows).to(z)
         own = (self._kernel(z, z.detach()) * other).sum(-1) / (rows - 1)
-        # what moves with a draw is its own row and its column; the mean without both keeps the sum what it is
+        # A draw occurs in its row and its column, so its row counts twice. The mean of the terms without this draw is
+        # taken off, which has no gradient and brings the mean over all rows back to the mean of `own`.
         without = (own.detach().sum(-1, keepdim=True) - 2 * own.detach()) / (rows - 2)
         spread = (self._kernel(u, u) * other).sum(-1) / (rows - 1)
         return self.weight * (2 * own - without - 2 * self._kernel(z, u).mean(-1) + spread)
@@ -130,5 +129,5 @@ class MMD:
 def _local_site(name: str, guide: Sites, penalty: str) -> Any:
     if name not in guide or is_shared(guide[name]):
         own = sorted(key for key, site in guide.items() if not is_shared(site))
-        raise ValueError(f"{penalty}: site {name!r} is none of the guide's, which are {', '.join(own)}")
+        raise ValueError(f"{penalty}: site {name!r} is not a site of the guide, which has {', '.join(own)}")
     return guide[name]

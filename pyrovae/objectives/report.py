@@ -1,4 +1,4 @@
-"""What an objective does at each site."""
+"""A table of how an objective computes the KL and the gradient of each site."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DRAWN = {
 
 
 class SiteReport(NamedTuple):
-    """A site of the guide: its density and the model's, whether its KL is exact, and the gradient it has."""
+    """A site of the guide: its distributions in guide and model, whether its KL is exact, and its gradient."""
 
     name: str
     guide: str

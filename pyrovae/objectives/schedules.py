@@ -13,12 +13,13 @@ __all__ = ["Number", "Schedule", "checked_number", "constant", "cyclical", "warm
 
 @dataclass(frozen=True)
 class Schedule:
-    """A function of the epochs or of the steps done, which knows from when on it is constant.
+    """A function of the number of epochs or steps done, with the point after which it is constant.
 
     Args:
         value: The function.
-        unit: What it counts, ``"epochs"`` (with fractions within one) or ``"steps"``.
-        end: From when on its value is constant; ``pyrovae.fit`` refuses a run that ends before it.
+        unit: ``"epochs"``, with fractions within an epoch, or ``"steps"``.
+        end: The number of epochs or steps after which the value is constant. ``pyrovae.fit`` refuses a run that ends
+            before it.
     """
 
     value: Callable[[float], float]
@@ -29,13 +30,13 @@ class Schedule:
         return self.value(done)
 
 
-Number = float | Tensor | Schedule | Callable[[float], float]  # a function without a unit is one of epochs
+Number = float | Tensor | Schedule | Callable[[float], float]  # a plain function is a function of epochs
 
 
 def checked_number(name: str, number: Number, most: float = math.inf) -> Number:
-    """The number, or a schedule of it; a plain function becomes a schedule in epochs.
+    """Check a number, and make a plain function a schedule in epochs.
 
-    Tensors are not read: they are inputs of a recorded step.
+    The values of tensors are not checked, because tensors are inputs of a recorded step.
 
     Raises: ValueError for a Python number outside [0, most], or infinite.
     """
@@ -53,7 +54,7 @@ def constant(value: float) -> Schedule:
 
 
 def warmup(epochs: float | None = None, *, steps: int | None = None, start: float = 0.0, end: float = 1.0) -> Schedule:
-    r"""From ``start`` to ``end`` in a straight line over a number of epochs or steps, then ``end``.
+    r"""A schedule that goes from ``start`` to ``end`` in a straight line over a number of epochs or steps.
 
     .. math:: v(t) = start + (end - start) \min(1, t / T)
 
@@ -79,7 +80,7 @@ def cyclical(
     start: float = 0.0,
     end: float = 1.0,
 ) -> Schedule:
-    r"""A warm-up that begins anew in each of ``cycles`` equal parts of a number of epochs or steps, then ``end``.
+    r"""A warm-up that is repeated ``cycles`` times over a number of epochs or steps, then ``end``.
 
     .. math:: v(t) = start + (end - start) \min\left(1, \tau / R\right), \qquad
         \tau = \frac{t \bmod (T / M)}{T / M}
@@ -100,11 +101,11 @@ def cyclical(
     if not 0 < rise <= 1:
         raise ValueError(f"rise must be in (0, 1], got {rise}")
     cycle = _Cycles(length, _finite("start", start), _finite("end", end), cycles, rise)
-    # it keeps its last value once the last cycle has risen
+    # constant once the last cycle has risen
     return Schedule(cycle, unit, length * (cycles - 1 + rise) / cycles)
 
 
-# classes and not closures, so that two schedules of the same numbers are equal
+# Dataclasses instead of closures, so that two schedules of the same numbers are equal.
 @dataclass(frozen=True)
 class _Line:
     length: float

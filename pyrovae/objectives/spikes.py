@@ -1,4 +1,4 @@
-"""The warm-up that trains the spikes first."""
+"""A warm-up of spike-and-slab guides that trains the spikes before the slabs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["SpikesFirst"]
 
 
 class SpikesFirst(Messenger):
-    r"""Around a guide: slabs that are told apart by their spikes alone at :math:`\lambda = 0`, and as they are at 1.
+    r"""A handler around a guide that tempers its slabs: standard ones at :math:`\lambda = 0`, the guide's own at 1.
 
     .. math:: (\mu, \sigma) \mapsto (\lambda \mu, \sigma^\lambda)
 
-    for the location and the scale of each spike-and-slab site. At 0 an open gate says that it is open, and no more.
+    for the location and the scale of each spike-and-slab site. At 0 a code tells the decoder only which gates are open.
 
     References: Tonolini, Jensen and Murray-Smith (2020), "Variational sparse coding", section 3.4 and its supplement.
     """
@@ -45,6 +45,6 @@ class SpikesFirst(Messenger):
         return type(slab)(**{**values, "loc": self.weight * slab.loc, "scale": slab.scale**self.weight})
 
     def check_found(self) -> None:
-        """Refuse a guide without a spike-and-slab site."""
+        """Raise a ValueError if the guide had no spike-and-slab site."""
         if not self.found:
-            raise ValueError("spikes_first: the guide has no spike-and-slab site whose slabs could come later")
+            raise ValueError("spikes_first: the guide has no spike-and-slab site")

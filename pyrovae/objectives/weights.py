@@ -1,7 +1,7 @@
 r"""Penalties of the weights of networks, for ``ELBO(penalties=[...])``: L1 and L2.
 
-Each is one number, in nats, that every datum of a batch pays: the loss of B data has it B times, and under a learning
-rate per datum a step has it once.
+Each is one number in nats that is added to the loss of every datum: the loss of a batch of B data has it B times, and
+under a learning rate per datum a step has it once.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["L1", "L2"]
 class _Weights:
     """A penalty of all weights of a module.
 
-    A weight is a parameter of two dimensions or more whose name in its layer begins with ``weight``: of linear,
-    convolutional and recurrent layers, wherever they stand. Biases, the scales of normalisation layers and the
-    hyper-parameters of priors, guides and likelihoods are none.
+    A weight is a parameter of two dimensions or more whose name in its layer begins with ``weight``, as in linear,
+    convolutional and recurrent layers. Biases, the scales of normalisation layers and the hyper-parameters of priors,
+    guides and likelihoods are not weights.
     """
 
     def __init__(self, weight: float, module: nn.Module) -> None:
@@ -34,7 +34,7 @@ class _Weights:
             raise ValueError(f"module {type(module).__name__} has no weights of two dimensions or more")
 
     def weights(self) -> list[Tensor]:
-        """Those that it is of."""
+        """The penalised parameters."""
         named = self.module.named_parameters()
         return [w for name, w in named if w.dim() > 1 and name.rpartition(".")[2].startswith("weight")]
 
@@ -42,12 +42,12 @@ class _Weights:
         return self.weight * torch.stack([self.of(w) for w in self.weights()]).sum()
 
     def of(self, w: Tensor) -> Tensor:
-        """The penalty of one tensor, at a weight of 1."""
+        """The penalty of one tensor, before it is multiplied by ``weight``."""
         raise NotImplementedError
 
 
 class L1(_Weights):
-    r"""The sum of the absolute values of all weights: many of them become very small.
+    r"""The sum of the absolute values of all weights, under which many weights become very small.
 
     .. math:: \lambda \|\theta\|_1 = \lambda \sum_i |\theta_i|
 
@@ -56,13 +56,14 @@ class L1(_Weights):
         module: A VAE, or a network of it.
 
     Weights are the parameters of two dimensions or more whose names begin with ``weight``; biases and hyper-parameters
-    are free. Its gradient is :math:`\lambda\, sign(\theta)`: under gradient steps a weight comes near zero and moves
-    about it, by no more than the learning rate. Where a layer divides its weights by their length, as
-    ``Dictionary(unit_norm=True)`` does, their length is not what the model reads.
+    are not penalised. The gradient is :math:`\lambda\, sign(\theta)`: with gradient steps a weight comes close to zero
+    and then oscillates around zero by at most the learning rate. A layer that normalises its weights, such as
+    ``Dictionary(unit_norm=True)``, does not depend on their length: the model does not change when the penalty shrinks
+    it.
 
     Units: nats for each datum.
-    References: Tibshirani (1996), "Regression shrinkage and selection via the lasso", whose sum of squares is here the
-        bound.
+    References: Tibshirani (1996), "Regression shrinkage and selection via the lasso", with the bound instead of the sum
+        of squares.
     """
 
     def of(self, w: Tensor) -> Tensor:
@@ -70,20 +71,21 @@ class L1(_Weights):
 
 
 class L2(_Weights):
-    r"""Half the sum of the squares of all weights, their weight decay under gradient steps.
+    r"""Half the sum of the squares of all weights, which is weight decay under plain gradient steps.
 
     .. math:: \frac{\lambda}{2} \|\theta\|^2 = \frac{\lambda}{2} \sum_i \theta_i^2
 
-    It is the negative log-density of a Normal prior of precision :math:`N \lambda` on each of them, but for a constant.
-    Under Adam and its kin it is no decay in proportion to the weight: ``pyrovae.optim.adamw`` has that.
+    Times N and up to a constant it is the negative log-density of a Normal prior of precision :math:`N \lambda` on each
+    weight. Under Adam and other adaptive optimizers the decay is not proportional to the weight; use
+    ``pyrovae.optim.adamw`` for that.
 
     Args:
         weight: :math:`\lambda`, at least 0.
         module: A VAE, or a network of it.
 
     Weights are the parameters of two dimensions or more whose names begin with ``weight``; biases and hyper-parameters
-    are free. Where a layer divides its weights by their length, as ``Dictionary(unit_norm=True)`` does, their length is
-    not what the model reads.
+    are not penalised. A layer that normalises its weights, such as ``Dictionary(unit_norm=True)``, does not depend on
+    their length: the model does not change when the penalty shrinks it.
 
     Units: nats for each datum.
     References: Krogh and Hertz (1992), "A simple weight decay can improve generalization".

@@ -55,7 +55,9 @@ def check_optim(vae: Model, optim: Optim, loss: object, data: Loader, validated:
             rate = args["lr"].item() if isinstance(args["lr"], Tensor) else args["lr"]
             positive(**{"optim: the learning rate": rate})
         if isinstance(clips, dict) and "clip_norm" in clips:
-            raise ValueError("optim: Pyro's clip_norm clips each tensor by itself (S12): use fit(clip_norm=...)")
+            raise ValueError(
+                "optim: Pyro's clip_norm clips each tensor by itself, which turns the gradient: use fit(clip_norm=...)"
+            )
         if follows_validation(each) and not validated and not hasattr(vae, "trainer"):
             raise ValueError("optim: its learning rate follows the validation loss, and there are no validation data")
         if takes_whole_set(each) and not data.is_set:
@@ -63,7 +65,7 @@ def check_optim(vae: Model, optim: Optim, loss: object, data: Loader, validated:
         if takes_whole_set(each) and data.num_batches > 1:
             raise ValueError(f"optim: gd takes the whole set at each step: batch_size=None, got {data.batch_size}")
     if isinstance(loss, JitTraceMeanField_ELBO):
-        raise ValueError("loss: JitTraceMeanField_ELBO traces anew at every step (S9): use TraceMeanField_ELBO")
+        raise ValueError("loss: JitTraceMeanField_ELBO traces anew at every step: use TraceMeanField_ELBO")
 
 
 def check_callbacks(
