@@ -30,6 +30,12 @@ OBJECTIVES = {
 }
 
 
+def only(svi):
+    """The one compiled step of an SVI."""
+    (compiled,) = (each for calls in svi._state.calls.values() for each in calls.compiled.values())
+    return compiled
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("compile", [False, True])
 def test_every_objective_gives_pyros_numbers(recorded, name, compile):
@@ -55,7 +61,7 @@ def test_compiled_code_gives_the_eager_losses_and_gradients(prior):
     svi = assert_same_run(pv.ELBO, [data()] * 8, prior=prior, compile=True)
     assert svi.compilations == 1
     assert svi.compile_seconds > 0
-    program = next(iter(svi._calls.values())).compiled[0].program
+    program = only(svi).program
     assert {node.op for node in program.graph.module.graph.nodes} <= {
         "placeholder",
         "call_function",
@@ -66,7 +72,7 @@ def test_compiled_code_gives_the_eager_losses_and_gradients(prior):
     # gradients that are to be added up are what the graph returns
     adding = pv.SVI(module.model, module.guide, adam(), pv.ELBO(), accumulate=100, compile=True)
     losses(adding, [data()] * 4)
-    compiled = next(iter(adding._calls.values())).compiled[0]
+    compiled = only(adding)
     torch.manual_seed(5)
     (loss,), grads = compiled([data(seed=3)])
     torch.manual_seed(5)
@@ -120,7 +126,7 @@ def _muon(params, lr):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_of_pyro_steps_as_in_pyro(recorded, name):
     svi = assert_same_run(pv.ELBO, [data()] * 10, optim=OPTIMIZERS[name], compile=True)
-    in_graph = bool(next(iter(svi._calls.values())).compiled[0].updates)
+    in_graph = bool(only(svi).updates)
     assert in_graph == (name in ("Adam", "AdamW", "decay in the gradient", "by name"))
 
 
@@ -128,7 +134,7 @@ def test_parameters_of_equal_arguments_are_stepped_together():
     module = vae()
     svi = pv.SVI(module.model, module.guide, OPTIMIZERS["by name"](), pv.ELBO(), compile=False)
     losses(svi, [data()] * 3)
-    groups = svi._optimizer._groups
+    groups = next(iter(svi._state.optimizers.values()))._groups
     assert [len(group.each) for group in groups] == [4, 4]
     assert all(group.optimizer.param_groups[0]["fused"] for group in groups)
 
@@ -241,7 +247,7 @@ def test_networks_in_bfloat16_and_densities_in_float32(recorded):
     got = losses(svi, [data()] * 6)
     assert got != pytest.approx(expected, rel=1e-6)
     assert got == pytest.approx(expected, rel=1e-2)
-    nodes = next(iter(svi._calls.values())).compiled[0].program.graph.module.graph.nodes
+    nodes = only(svi).program.graph.module.graph.nodes
     assert sum(node.target is torch.ops.aten._to_copy.default for node in nodes) > 4
     assert all(p.dtype == torch.float32 for p in rough.parameters())
     with pytest.raises(ValueError, match=r"precision must be torch.bfloat16"):
