@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from copy import deepcopy
 
 import pyro
 import pytest
@@ -189,8 +190,11 @@ def test_the_state_of_the_optimizer_is_pyros(recorded, tmp_path):
     ours, theirs = (pyro.optim.Adam({"lr": 1e-2}) for _ in range(2))
     copy = vae()
     copy.load_state_dict(module.state_dict())
-    renamed = {name.replace(f"{id(module):x}", f"{id(copy):x}"): state for name, state in optim.get_state().items()}
-    theirs.set_state(renamed)
+    copy.model(data())
+    copy.guide(data())
+    name = pyro.get_param_store().param_name
+    names = {name(a): name(b) for a, b in zip(module.parameters(), copy.parameters(), strict=True)}
+    theirs.set_state({names[key]: deepcopy(state) for key, state in optim.get_state().items()})
     ours.load(tmp_path / "optim.pt")
     expected = losses(pyro.infer.SVI(copy.model, copy.guide, theirs, pv.ELBO()), [data()] * 5, seed=9)
     got = losses(pv.SVI(module.model, module.guide, ours, pv.ELBO(), compile=True), [data()] * 5, seed=9)
