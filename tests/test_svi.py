@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
 import pyro
 import pytest
 import torch
 from pyro.infer import RenyiELBO, ReweightedWakeSleep, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
-from svi_runs import adam, assert_same_run, data, losses, vae, weights
+from svi_runs import DIM, LATENT, WIDTH, adam, assert_same_run, data, losses, vae, weights
 from torch import nn
 
 import pyrovae as pv
@@ -277,3 +278,118 @@ def test_it_warns_of_nothing_where_all_is_well(recorded):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         losses(pv.SVI(module.model, module.guide, adam(), pv.ELBO(), compile=True), [data()] * 5)
+
+
+def test_a_schedule_gives_the_same_numbers_compiled_and_not(recorded):
+    def run(compile):
+        module = vae()
+        svi = pv.SVI(module.model, module.guide, adam(), pv.ELBO(beta=pv.warmup(steps=6)), compile=compile)
+        return losses(svi, [data()] * 10), weights(module), svi
+
+    (expected, theirs, _), (got, ours, svi) = run(False), run(True)
+    assert got == pytest.approx(expected, rel=1e-5)
+    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert svi.compilations == 1
+
+
+@pytest.mark.parametrize("before", [0, 4])
+def test_a_run_continues_from_its_state_bit_for_bit(before):
+    def svi_of(seed):
+        module = vae(seed=seed)
+        return module, pv.SVI(
+            module.model, module.guide, adam(), pv.ELBO(beta=pv.warmup(steps=6)), accumulate=2, compile=False
+        )
+
+    module, svi = svi_of(0)
+    losses(svi, [data()] * before)
+    state = svi.state_dict()
+    assert state["steps_done"] == before
+    expected, end = losses(svi, [data()] * 5, seed=3), weights(module)
+    losses(svi, [data()] * 3)
+    if before == 0:  # it names no parameters: those of before the first step are not in Pyro's store
+        state["params"] = {name: value.clone() for name, value in _initial(module, svi).items()}
+    svi.load_state_dict(state)
+    assert losses(svi, [data()] * 5, seed=3) == expected
+    assert torch.equal(weights(module), end)
+
+
+def _initial(module, svi):
+    """The parameters of before the first step, by their names in Pyro's store."""
+    store, fresh = pyro.get_param_store(), vae()
+    pairs = zip(module.parameters(), fresh.parameters(), strict=True)
+    return {store.param_name(mine): first.detach() for mine, first in pairs}
+
+
+def test_a_state_is_loaded_into_a_new_svi():
+    first = vae()
+    svi = pv.SVI(first.model, first.guide, adam(), pv.ELBO(), compile=False)
+    losses(svi, [data()] * 4)
+    state = svi.state_dict()
+    expected, end = losses(svi, [data()] * 5, seed=3), weights(first)
+    again = pv.SVI(first.model, first.guide, adam(), pv.ELBO(), compile=False)
+    again.load_state_dict(state)
+    assert again.steps_done == 4
+    assert losses(again, [data()] * 5, seed=3) == expected
+    assert torch.equal(weights(first), end)
+
+
+def test_a_state_of_another_shape_is_refused_and_changes_nothing():
+    module = vae()
+    svi = pv.SVI(module.model, module.guide, adam(), pv.ELBO(), compile=False)
+    losses(svi, [data()] * 2)
+    before, state = weights(module), svi.state_dict()
+    state["steps_done"] = 9
+    state["params"] = {name: torch.zeros(2, 7) for name in state["params"]}
+    with pytest.raises(ValueError, match=r"state: the parameter .* has shape \(2, 7\), expected"):
+        svi.load_state_dict(state)
+    assert torch.equal(weights(module), before)
+    assert svi.steps_done == 2
+
+
+def test_an_optimizer_of_torch_is_refused():
+    module = vae()
+    with pytest.raises(TypeError, match=r"optim must be an optimizer of pyro.optim, got Adam"):
+        pv.SVI(module.model, module.guide, torch.optim.Adam(module.parameters()), pv.ELBO())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("compile", [True, False])
+def test_a_step_without_gradients_raises_and_moves_nothing(recorded, mode, compile):
+    module = vae()
+    svi = pv.SVI(module.model, module.guide, adam(), pv.ELBO(), compile=compile)
+    losses(svi, [data()] * 4)
+    before = weights(module)
+    with mode(), pytest.raises(RuntimeError, match="step needs gradients"):
+        svi.step(data())
+    assert torch.equal(weights(module), before)
+    assert svi.steps_done == 4
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_two_threads_give_the_steps_of_each_alone(recorded, compile):
+    """The guide has no draws, which threads would share."""
+
+    def make(seed):
+        torch.manual_seed(seed)
+        module = pv.build_vae((DIM,), LATENT, prior="flat", guide="delta", hidden=(WIDTH,))
+        svi = pv.SVI(module.model, module.guide, adam(), pv.ELBO(), compile=compile)
+        return lambda: [svi.step(data(seed=seed)) for _ in range(12)]
+
+    expected = [make(seed)() for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        got = [each.result() for each in [pool.submit(run) for run in [make(0), make(1)]]]
+    assert got == expected
+
+
+def test_a_flag_of_adam_that_is_not_known_leaves_the_step_to_torch(recorded):
+    module, optim = vae(), adam()
+    svi = pv.SVI(module.model, module.guide, optim, pv.ELBO(), compile=True)
+    losses(svi, [data()] * 4)
+    assert only(svi).updates
+    for each in optim.optim_objs.values():
+        each.param_groups[0]["a_flag_to_come"] = True
+    before = weights(module)
+    losses(svi, [data()] * 4)
+    assert not torch.equal(weights(module), before)
+    assert not only(svi).updates
+    assert {state["state"][0]["step"].item() for state in optim.get_state().values()} == {8.0}
