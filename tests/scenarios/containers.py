@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from scenarios.models import regression
-from scenarios.rows import compiled, either, foreign, given_up, once, trusted
+from scenarios.rows import compiled, either, foreign, given_up, once
 
 
 def _changed(make, read, change):
