@@ -81,9 +81,7 @@ CONTAINERS = {
     "context variable": foreign(says="ContextVar|context")(
         _changed(lambda: contextvars.ContextVar("noise", default=1.0), lambda box: box.get(), lambda box: box.set(3.0))
     ),
-    "array": compiled(
-        _changed(lambda: np.ones(1), lambda box: float(box[0]), lambda box: box.__setitem__(0, 3.0))
-    ),
+    "array": compiled(_changed(lambda: np.ones(1), lambda box: float(box[0]), lambda box: box.__setitem__(0, 3.0))),
     "list of tensors": compiled(
         _changed(lambda: [torch.tensor(1.0)], lambda box: sum(box), lambda box: box.append(torch.tensor(2.0)))
     ),
