@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 
 import pyro
 import pytest
 import torch
 from pyro.infer import RenyiELBO, ReweightedWakeSleep, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
-from svi_runs import adam, assert_same_run, data, losses, vae, weights
+from svi_runs import DIM, LATENT, WIDTH, adam, assert_same_run, data, losses, vae, weights
 from torch import nn
 
 import pyrovae as pv
@@ -28,6 +30,12 @@ OBJECTIVES = {
     "TraceGraph_ELBO": TraceGraph_ELBO,
     "RenyiELBO": lambda: RenyiELBO(num_particles=3),
 }
+
+
+def only(svi):
+    """The one compiled step of an SVI."""
+    (compiled,) = (each for calls in svi._state.calls.values() for each in calls.compiled.values())
+    return compiled
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -55,7 +63,7 @@ def test_compiled_code_gives_the_eager_losses_and_gradients(prior):
     svi = assert_same_run(pv.ELBO, [data()] * 8, prior=prior, compile=True)
     assert svi.compilations == 1
     assert svi.compile_seconds > 0
-    program = next(iter(svi._calls.values())).compiled[0].program
+    program = only(svi).program
     assert {node.op for node in program.graph.module.graph.nodes} <= {
         "placeholder",
         "call_function",
@@ -66,7 +74,7 @@ def test_compiled_code_gives_the_eager_losses_and_gradients(prior):
     # gradients that are to be added up are what the graph returns
     adding = pv.SVI(module.model, module.guide, adam(), pv.ELBO(), accumulate=100, compile=True)
     losses(adding, [data()] * 4)
-    compiled = next(iter(adding._calls.values())).compiled[0]
+    compiled = only(adding)
     torch.manual_seed(5)
     (loss,), grads = compiled([data(seed=3)])
     torch.manual_seed(5)
@@ -120,7 +128,7 @@ def _muon(params, lr):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_of_pyro_steps_as_in_pyro(recorded, name):
     svi = assert_same_run(pv.ELBO, [data()] * 10, optim=OPTIMIZERS[name], compile=True)
-    in_graph = bool(next(iter(svi._calls.values())).compiled[0].updates)
+    in_graph = bool(only(svi).updates)
     assert in_graph == (name in ("Adam", "AdamW", "decay in the gradient", "by name"))
 
 
@@ -128,7 +136,7 @@ def test_parameters_of_equal_arguments_are_stepped_together():
     module = vae()
     svi = pv.SVI(module.model, module.guide, OPTIMIZERS["by name"](), pv.ELBO(), compile=False)
     losses(svi, [data()] * 3)
-    groups = svi._optimizer._groups
+    groups = next(iter(svi._state.optimizers.values()))._groups
     assert [len(group.each) for group in groups] == [4, 4]
     assert all(group.optimizer.param_groups[0]["fused"] for group in groups)
 
@@ -183,8 +191,11 @@ def test_the_state_of_the_optimizer_is_pyros(recorded, tmp_path):
     ours, theirs = (pyro.optim.Adam({"lr": 1e-2}) for _ in range(2))
     copy = vae()
     copy.load_state_dict(module.state_dict())
-    renamed = {name.replace(f"{id(module):x}", f"{id(copy):x}"): state for name, state in optim.get_state().items()}
-    theirs.set_state(renamed)
+    copy.model(data())
+    copy.guide(data())
+    name = pyro.get_param_store().param_name
+    names = {name(a): name(b) for a, b in zip(module.parameters(), copy.parameters(), strict=True)}
+    theirs.set_state({names[key]: deepcopy(state) for key, state in optim.get_state().items()})
     ours.load(tmp_path / "optim.pt")
     expected = losses(pyro.infer.SVI(copy.model, copy.guide, theirs, pv.ELBO()), [data()] * 5, seed=9)
     got = losses(pv.SVI(module.model, module.guide, ours, pv.ELBO(), compile=True), [data()] * 5, seed=9)
@@ -241,7 +252,7 @@ def test_networks_in_bfloat16_and_densities_in_float32(recorded):
     got = losses(svi, [data()] * 6)
     assert got != pytest.approx(expected, rel=1e-6)
     assert got == pytest.approx(expected, rel=1e-2)
-    nodes = next(iter(svi._calls.values())).compiled[0].program.graph.module.graph.nodes
+    nodes = only(svi).program.graph.module.graph.nodes
     assert sum(node.target is torch.ops.aten._to_copy.default for node in nodes) > 4
     assert all(p.dtype == torch.float32 for p in rough.parameters())
     with pytest.raises(ValueError, match=r"precision must be torch.bfloat16"):
@@ -267,3 +278,125 @@ def test_it_warns_of_nothing_where_all_is_well(recorded):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         losses(pv.SVI(module.model, module.guide, adam(), pv.ELBO(), compile=True), [data()] * 5)
+
+
+def test_a_schedule_gives_the_same_numbers_compiled_and_not(recorded):
+    def run(compile):
+        module = vae()
+        svi = pv.SVI(module.model, module.guide, adam(), pv.ELBO(beta=pv.warmup(steps=6)), compile=compile)
+        return losses(svi, [data()] * 10), weights(module), svi
+
+    (expected, theirs, _), (got, ours, svi) = run(False), run(True)
+    assert got == pytest.approx(expected, rel=1e-5)
+    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert svi.compilations == 1
+
+
+@pytest.mark.parametrize("before", [0, 4])
+def test_a_run_continues_from_its_state_bit_for_bit(before):
+    module = vae()
+    objective = pv.ELBO(beta=pv.warmup(steps=6))
+    svi = pv.SVI(module.model, module.guide, adam(), objective, accumulate=2, compile=False)
+    losses(svi, [data()] * before)
+    state, start = svi.state_dict(), deepcopy(module.state_dict())
+    assert state["steps_done"] == before
+    expected, end = losses(svi, [data()] * 5, seed=3), weights(module)
+    losses(svi, [data()])
+    module.load_state_dict(start)  # the state of before the first step names no parameters
+    svi.load_state_dict(state)
+    assert losses(svi, [data()] * 5, seed=3) == expected
+    assert torch.equal(weights(module), end)
+
+
+def test_a_state_of_before_the_first_step_continues_in_an_svi_of_a_second_model_of_equal_weights():
+    def svi_of(module):
+        return pv.SVI(module.model, module.guide, adam(), pv.ELBO(), compile=False)
+
+    with pyro.get_param_store().scope():
+        first = vae()
+        svi = svi_of(first)
+        state, start = svi.state_dict(), deepcopy(first.state_dict())
+        expected, end = losses(svi, [data()] * 5, seed=3), weights(first)
+    with pyro.get_param_store().scope():
+        second = vae(seed=1)
+        second.load_state_dict(start)
+        again = svi_of(second)
+        again.load_state_dict(state)
+        assert losses(again, [data()] * 5, seed=3) == expected
+        assert torch.equal(weights(second), end)
+        assert torch.equal(weights(first), end)
+
+
+def test_a_state_is_loaded_into_a_new_svi():
+    first = vae()
+    svi = pv.SVI(first.model, first.guide, adam(), pv.ELBO(), compile=False)
+    losses(svi, [data()] * 4)
+    state = svi.state_dict()
+    expected, end = losses(svi, [data()] * 5, seed=3), weights(first)
+    again = pv.SVI(first.model, first.guide, adam(), pv.ELBO(), compile=False)
+    again.load_state_dict(state)
+    assert again.steps_done == 4
+    assert losses(again, [data()] * 5, seed=3) == expected
+    assert torch.equal(weights(first), end)
+
+
+def test_a_state_of_another_shape_is_refused_and_changes_nothing():
+    module = vae()
+    svi = pv.SVI(module.model, module.guide, adam(), pv.ELBO(), compile=False)
+    losses(svi, [data()] * 2)
+    before, state = weights(module), svi.state_dict()
+    state["steps_done"] = 9
+    state["params"] = {name: torch.zeros(2, 7) for name in state["params"]}
+    with pytest.raises(ValueError, match=r"state: the parameter .* has shape \(2, 7\), expected"):
+        svi.load_state_dict(state)
+    assert torch.equal(weights(module), before)
+    assert svi.steps_done == 2
+
+
+def test_an_optimizer_of_torch_is_refused():
+    module = vae()
+    with pytest.raises(TypeError, match=r"optim must be an optimizer of pyro.optim, got Adam"):
+        pv.SVI(module.model, module.guide, torch.optim.Adam(module.parameters()), pv.ELBO())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("compile", [True, False])
+def test_a_step_without_gradients_raises_and_moves_nothing(recorded, mode, compile):
+    module = vae()
+    svi = pv.SVI(module.model, module.guide, adam(), pv.ELBO(), compile=compile)
+    losses(svi, [data()] * 4)
+    before = weights(module)
+    with mode(), pytest.raises(RuntimeError, match="step needs gradients"):
+        svi.step(data())
+    assert torch.equal(weights(module), before)
+    assert svi.steps_done == 4
+
+
+@pytest.mark.parametrize("compile", [True, False])
+def test_two_threads_give_the_steps_of_each_alone(recorded, compile):
+    """The guide has no draws, which threads would share."""
+
+    def make(seed):
+        torch.manual_seed(seed)
+        module = pv.build_vae((DIM,), LATENT, prior="flat", guide="delta", hidden=(WIDTH,))
+        svi = pv.SVI(module.model, module.guide, adam(), pv.ELBO(), compile=compile)
+        return lambda: [svi.step(data(seed=seed)) for _ in range(12)]
+
+    expected = [make(seed)() for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        got = [each.result() for each in [pool.submit(run) for run in [make(0), make(1)]]]
+    assert got == expected
+
+
+def test_a_flag_of_adam_that_is_not_known_leaves_the_step_to_torch(recorded):
+    module, optim = vae(), adam()
+    svi = pv.SVI(module.model, module.guide, optim, pv.ELBO(), compile=True)
+    losses(svi, [data()] * 4)
+    assert only(svi).updates
+    for each in optim.optim_objs.values():
+        each.param_groups[0]["a_flag_to_come"] = True
+    before = weights(module)
+    losses(svi, [data()] * 4)
+    assert not torch.equal(weights(module), before)
+    assert not only(svi).updates
+    assert {state["state"][0]["step"].item() for state in optim.get_state().values()} == {8.0}

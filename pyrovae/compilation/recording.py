@@ -26,6 +26,8 @@ __all__ = ["Graph", "Unrecordable", "backward_roots", "record"]
 
 Function = Callable[..., Sequence[Tensor]]
 
+# in what torch says where Python asks for the value of a fake tensor
+ASKS = ("tracing tensor", "FakeTensor", "data is not allocated")
 READS = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.data_ptr}
 # around what Python makes a tensor of, by torch.tensor and the like
 MAKES = {torch.ops.aten.lift_fresh_copy.default, torch.ops.aten.lift_fresh.default}
@@ -83,7 +85,7 @@ def record(function: Function, inputs: Sequence[Tensor]) -> Graph:
         except (*private.VALUE_ERRORS, ValueReadError) as error:
             raise Unrecordable(f"Python reads the value of a tensor{_place(error)}") from error
         except Exception as error:  # the same function has run as it is: whatever this is, it is about recording it
-            if "tracing tensor" in str(error) or "FakeTensor" in str(error):  # said where Python asks for a value
+            if any(words in str(error) for words in ASKS):
                 raise Unrecordable(f"Python reads the value of a tensor{_place(error)}") from error
             lines = str(error).strip().splitlines() or [""]
             raise Unrecordable(f"{type(error).__name__}: {lines[0]}{_place(error)}") from error

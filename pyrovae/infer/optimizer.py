@@ -20,7 +20,7 @@ __all__ = ["AdamUpdate", "Grouped"]
 
 # the hyper-parameters that AdamUpdate implements, or, where false, needs not
 NUMBERS = {"lr", "betas", "eps", "weight_decay"}
-GROUPED = ("torch.optim.", "pyrovae.")  # classes whose step of many parameters is that of each
+GROUPED = ("torch.optim", "pyrovae.")  # classes whose step of many parameters is that of each
 IMPLEMENTED = NUMBERS | {"decoupled_weight_decay", "fused", "params", "initial_lr"}
 
 

@@ -162,13 +162,22 @@ class Compiled:
         """
         moved = [self._outside[i - len(self.recording.inputs)] for i in self.recording.graph.written]
         before = [x.detach().clone() for x in moved]
-        with torch.random.fork_rng(devices=list({x.device for x in (*inputs, *moved) if x.is_cuda})):
+
+        def put_back() -> list[Tensor]:
+            """The displacements, which are undone."""
+            with torch.no_grad():
+                moves = [x.detach() - old for x, old in zip(moved, before, strict=True)]
+                for x, old in zip(moved, before, strict=True):
+                    x.copy_(old)
+            return moves
+
+        devices = list({x.device for x in (*inputs, *moved) if x.is_cuda})
+        with torch.random.fork_rng(devices=devices):
+            self.program.try_replay([*inputs, *(update.inputs() for update in self.updates)], self._outside)
+            put_back()
+        with torch.random.fork_rng(devices=devices):
             losses, grads = self(inputs)
-            self.program.try_replay(inputs, self._outside)
-        got = [x.detach() - old for x, old in zip(moved, before, strict=True)]
-        with torch.no_grad():
-            for x, old in zip(moved, before, strict=True):
-                x.copy_(old)
+            got = put_back()
         had = [None if param.grad is None else param.grad.clone() for param in self.params]
         result = run()
         numbers = list(result) if isinstance(result, tuple) else [result]

@@ -16,7 +16,6 @@ from pyro import poutine
 from pyro.infer import ELBO as PyroELBO
 from pyro.infer.util import zero_grads
 from torch import Tensor, nn
-from torch.distributions import constraints
 
 from pyrovae import guards
 from pyrovae.compilation import Program, Timings, Unrecordable, Watch, private
@@ -111,6 +110,7 @@ class SVI(pyro.infer.SVI):
         self._config: tuple[object, ...] = ()
         self._states: OrderedDict[tuple[int, ...], _State] = OrderedDict()
         self._names: set[str] = set()  # of the parameters met so far, in Pyro's store
+        self._pending: dict[str, Any] | None = None  # a state for parameters that do not exist yet
         self._stored: object = None
         self._gave_up = False
 
@@ -158,34 +158,56 @@ class SVI(pyro.infer.SVI):
         return {"steps_done": self.steps_done, "epoch": self.epoch, "params": params, "optimizer": optimizer}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state, also one from before the first step, or from another process.
+        """Continue from a state, also one from before the first step, from another process or of an equal model.
 
-        Raises: ValueError where a parameter has another shape, before anything is changed.
+        Where some parameters do not exist yet, the next call makes them first, by one more run of guide and model.
+
+        Raises: ValueError where names or shapes are not those of this model, before anything is changed.
         """
         self._follow_attributes()
-        store, stored = pyro.get_param_store(), private.stored_params()
+        if self._names >= state["params"].keys():
+            self._load(state)
+        else:
+            self._pending = copy.deepcopy(state)
+
+    def _load_pending(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        state, self._pending = self._pending, None
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.is_cuda]
+        with torch.random.fork_rng(devices=list({x.device for x in tensors})), torch.no_grad():
+            guide = poutine.trace(self.guide).get_trace(*args, **kwargs)
+            model = poutine.trace(poutine.replay(self.model, trace=guide)).get_trace(*args, **kwargs)
+        nodes: Any = [*guide.nodes.items(), *model.nodes.items()]
+        self._names |= {name for name, node in nodes if node["type"] == "param"}
+        self._load(state)
+
+    def _load(self, state: dict[str, Any] | None) -> None:
+        if state is None:
+            return
+        stored = private.stored_params()
+        own = _matched(state["params"], [name for name in self._names if name in stored])
         for name, value in state["params"].items():
-            if name in stored and stored[name].shape != value.shape:
-                got, expected = tuple(value.shape), tuple(stored[name].shape)
+            if stored[own[name]].shape != value.shape:
+                got, expected = tuple(value.shape), tuple(stored[own[name]].shape)
                 raise ValueError(f"state: the parameter {name!r} has shape {got}, expected {expected}")
         self.steps_done, self.epoch = state["steps_done"], state["epoch"]
-        new = {name: x.clone().requires_grad_() for name, x in state["params"].items() if name not in stored}
-        store.set_state({"params": new, "constraints": dict.fromkeys(new, constraints.real)})
         with torch.no_grad():
-            for name in state["params"].keys() - new.keys():
-                stored[name].copy_(state["params"][name])
+            for name, value in state["params"].items():
+                stored[own[name]].copy_(value)
         for param in self.optim.optim_objs:
             param.grad = None
         self.optim.optim_objs.clear()
-        self.optim.set_state(copy.deepcopy(state["optimizer"]))
-        private.make_optimizers(self.optim, [stored[name] for name in state["optimizer"] if name in stored])
-        self._names = set(state["params"])
+        states = {own.get(name, name): each for name, each in copy.deepcopy(state["optimizer"]).items()}
+        self.optim.set_state(states)
+        private.make_optimizers(self.optim, [stored[name] for name in states if name in stored])
+        self._names = set(own.values())
         self._config = ()
         self._states.clear()
 
     # One call
 
     def _run(self, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
+        if self._pending is not None:
+            self._load_pending(args, kwargs)
         self._follow_attributes()
         if not self._state.checked:
             # under Pyro's objectives the user's functions are called as often as by Pyro's SVI, unless checks are asked
@@ -575,6 +597,20 @@ def _as_numbers(loss: Losses) -> Losses:
     if isinstance(loss, tuple):
         return type(loss)(map(_as_numbers, loss))  # type: ignore[arg-type]  # each is one
     return loss.item() if isinstance(loss, Tensor) else loss
+
+
+def _matched(saved: Collection[str], own: Collection[str]) -> dict[str, str]:
+    """The names of a model for those of a state: the same, or another name of the model before the module path."""
+    if set(own) >= set(saved):
+        return {name: name for name in saved}
+    by_path = {name.rpartition("$$$")[2]: name for name in own}
+    found = {name: by_path.get(name.rpartition("$$$")[2]) for name in saved}
+    unknown = [name for name, other in found.items() if other is None]
+    if unknown or len(set(found.values())) < len(saved):
+        raise ValueError(
+            f"state: it has the parameters {sorted(unknown or saved)[:3]}, this model has {sorted(own)[:3]}"
+        )
+    return {name: other for name, other in found.items() if other is not None}
 
 
 def _is_own(function: object) -> bool:
