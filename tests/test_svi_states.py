@@ -1,4 +1,4 @@
-"""States that are loaded into another SVI, and compiled steps that are launched as one graph of a device."""
+"""States that are loaded into another SVI."""
 
 from copy import deepcopy
 
@@ -7,43 +7,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 from svi_runs import adam, data, losses, vae, weights
-from test_replay import card  # noqa: F401
 from torch import nn
 
 import pyrovae as pv
-
-
-@pytest.mark.parametrize("options", [{}, {"accumulate": 3}, {"clip_norm": 5.0}], ids=["adam", "accumulate", "clipped"])
-def test_steps_by_replays_are_those_of_the_code(card, options):
-    batches = [data(seed=i) for i in range(7)]
-    runs = []
-    for compile in (False, True):
-        model = vae()
-        svi = pv.SVI(model.model, model.guide, adam(), pv.ELBO(beta=pv.warmup(steps=5)), compile=compile, **options)
-        runs.append((losses(svi, batches), [p.detach().clone() for p in model.parameters()]))
-    calls = [compiled for calls in svi._state.calls.values() for compiled in calls.compiled.values()]
-    assert calls
-    assert all(compiled.program.replays for compiled in calls)
-    assert runs[1][0] == pytest.approx(runs[0][0], rel=1e-5)
-    for ours, theirs in zip(runs[1][1], runs[0][1], strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-def test_a_learning_rate_is_followed_by_replays(card):
-    def optim():
-        return pyro.optim.ExponentialLR({"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.1}, "gamma": 0.5})
-
-    runs = []
-    for compile in (False, True):
-        model, schedule = vae(), optim()
-        svi = pv.SVI(model.model, model.guide, schedule, pv.ELBO(), compile=compile)
-        torch.manual_seed(1)
-        run = []
-        for i in range(6):
-            run.append(svi.step(data(seed=i)))
-            schedule.step()
-        runs.append(run)
-    assert runs[1] == pytest.approx(runs[0], rel=1e-5)
 
 
 @pytest.mark.parametrize("before", [0, 4])
