@@ -165,6 +165,7 @@ class SVI(pyro.infer.SVI):
         Raises: ValueError where names or shapes are not those of this model, before anything is changed.
         """
         self._follow_attributes()
+        self.steps_done, self.epoch = state["steps_done"], state["epoch"]
         if self._names >= state["params"].keys():
             self._load(state)
         else:
@@ -383,6 +384,10 @@ class SVI(pyro.infer.SVI):
             with networks_in(self.precision):
                 return self._function(calls.what, given)(self.model, self.guide, *args, **kwargs)
 
+        stored = private.stored_params()
+        names, known = set(stored), set(map(id, stored.values()))
+        if not all(id(param) in known for param in calls.params):
+            return None  # a store that was cleared: the step as it is makes them first
         inputs = [*call.tensors, *numbers]
         is_step = calls.what == "step"
         params = calls.params if is_step else []
@@ -392,6 +397,13 @@ class SVI(pyro.infer.SVI):
         except Unrecordable as error:
             watch.put_back()
             self._refuse(calls, error)
+            return None
+        finally:
+            new = stored.keys() - names
+            for name in new:  # made of fake tensors
+                del pyro.get_param_store()[name]
+        if new:
+            self._refuse(calls, Unrecordable(f"it makes the parameter {min(new)!r} only when it is recorded"))
             return None
         if (changed := watch.put_back()) is not None:
             self._refuse(calls, Unrecordable(f"it changes {changed} when it runs"))

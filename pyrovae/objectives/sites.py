@@ -6,8 +6,8 @@ draw adds no plate, so functions that cannot be run at several draws are served 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, NamedTuple
@@ -100,7 +100,7 @@ class Functions:
     def replay_model(self, guide_sites: Sites, num_draws: int) -> Sites:
         """The sites of the model at the values of those of the guide, checked to pair up with them."""
         depth, replayed = self._depth(num_draws), poutine.replay(self.model, trace=as_trace(guide_sites))
-        with _particles(num_draws, depth):
+        with _particles(num_draws, depth), _vectorized("model", num_draws):
             trace = poutine.trace(replayed).get_trace(*self.args, **self.kwargs)
         sites = _sites(trace, num_draws, depth)
         guards.check_sites(sites, guide_sites)  # type: ignore[arg-type]  # messages of Pyro
@@ -384,3 +384,17 @@ class _Draws(Messenger):
             msg["done"] = True
             if drawn[0] == "pair":
                 msg["value"], *msg["infer"]["twin"] = drawn[1]  # the second draw and its score
+
+
+@contextmanager
+def _vectorized(what: str, num_draws: int) -> Iterator[None]:
+    """Say of an error under several draws what it most often means."""
+    try:
+        yield
+    except RuntimeError as error:
+        if num_draws == 1:
+            raise
+        raise ValueError(
+            f"the {what} cannot be run at {num_draws} draws at once, which add dimensions to the left of each latent "
+            f"value: write it for batches of any shape, its data in a plate, or take one draw: {str(error).partition(chr(10))[0]}"
+        ) from error
