@@ -396,5 +396,6 @@ def _vectorized(what: str, num_draws: int) -> Iterator[None]:
             raise
         raise ValueError(
             f"the {what} cannot be run at {num_draws} draws at once, which add dimensions to the left of each latent "
-            f"value: write it for batches of any shape, its data in a plate, or take one draw: {str(error).partition(chr(10))[0]}"
+            f"value: write it for batches of any shape, its data in a plate at dim=-1, or take one draw: "
+            f"{str(error).partition(chr(10))[0]}"
         ) from error
