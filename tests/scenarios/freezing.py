@@ -10,7 +10,7 @@ from pyro.optim import SGD, Adam
 from torch import nn
 
 from scenarios.models import X, coded, network, no_guide, observe, regression, vae, weights
-from scenarios.rows import compiled, twice
+from scenarios.rows import compiled, either, twice
 from scenarios.trial import stored
 
 SLOW = {"lr": 1e-3}
@@ -158,7 +158,7 @@ def a_parameter_is_removed_from_the_store(trial):
     trial.steps(svi, 10)
 
 
-@compiled
+@either(says="gets a gradient")
 def parameters_of_the_guide_are_blocked(trial):
     def guide(x, fixed):
         with poutine.block(hide_types=["param"] if fixed else []):
