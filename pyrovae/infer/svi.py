@@ -261,7 +261,7 @@ class SVI(pyro.infer.SVI):
                 raise
         sites: Any = met.trace.nodes
         calls.params = list(dict.fromkeys(site["value"].unconstrained() for site in sites.values()))
-        calls.validated = frozenset(observed.validated)
+        calls.names, calls.validated = frozenset(sites), frozenset(observed.validated)
         if not self._names >= sites.keys():
             self._names |= sites.keys()
             self._state.watch = None
@@ -385,8 +385,8 @@ class SVI(pyro.infer.SVI):
                 return self._function(calls.what, given)(self.model, self.guide, *args, **kwargs)
 
         stored = private.stored_params()
-        names, known = set(stored), set(map(id, stored.values()))
-        if not all(id(param) in known for param in calls.params):
+        names = set(stored)
+        if not calls.names <= names:
             return None  # a store that was cleared: the step as it is makes them first
         inputs = [*call.tensors, *numbers]
         is_step = calls.what == "step"
@@ -577,6 +577,7 @@ class _Calls:
         self.timings = Timings()
         self.compiled: OrderedDict[object, Compiled] = OrderedDict()  # by the key of what they read from Python
         self.params: list[Tensor] = []
+        self.names: frozenset[str] = frozenset()  # of these parameters
         self.validated: frozenset[str] = frozenset()
         self.watch: Watch | None = None  # of the last call, and what was compiled for it
         self.last: Compiled | None = None

@@ -11,7 +11,7 @@ from pyro.optim import SGD
 
 import pyrovae as pv
 from scenarios.models import BITS, X, coder, no_guide, observe, regression, vae, weights
-from scenarios.rows import compiled, once, twice
+from scenarios.rows import compiled, either, once, twice
 
 
 def _plain(make):
@@ -97,7 +97,7 @@ def another_guide(trial):
     trial.steps(svi, 10)
 
 
-@once
+@either(says="it changes __baseline")
 def an_objective_of_discrete_draws_with_a_baseline(trial):
     def guide(x):
         with pyro.plate("data", len(x)):
