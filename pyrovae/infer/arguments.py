@@ -73,4 +73,9 @@ def _layouts(tensors: Sequence[Tensor]) -> tuple[object, ...]:
 def _reason(tensors: Sequence[Tensor]) -> str | None:
     if any(x.requires_grad for x in tensors):
         return "an argument requires a gradient"
+    if torch.is_autocast_cache_enabled() and (torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")):
+        return (
+            "torch.autocast around it keeps copies of the weights from step to step: enter it with "
+            "cache_enabled=False, or give pyrovae.SVI a precision"
+        )
     return None

@@ -165,10 +165,10 @@ class SVI(pyro.infer.SVI):
         Raises: ValueError where names or shapes are not those of this model, before anything is changed.
         """
         self._follow_attributes()
-        self.steps_done, self.epoch = state["steps_done"], state["epoch"]
         if self._names >= state["params"].keys():
             self._load(state)
         else:
+            self.steps_done, self.epoch = state["steps_done"], state["epoch"]
             self._pending = copy.deepcopy(state)
 
     def _load_pending(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

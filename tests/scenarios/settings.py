@@ -70,6 +70,15 @@ def autocast_around_some_steps(trial):
 
 
 @twice
+def autocast_without_copies_around_some_steps(trial):
+    svi = trial.svi(*coder(), SGD(SLOW))
+    trial.steps(svi, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+        trial.steps(svi, 6)
+    trial.steps(svi, 8)
+
+
+@twice
 def autocast_in_the_model_by_a_flag(trial):
     net, rough = nn.Linear(3, 1), [False]
 
