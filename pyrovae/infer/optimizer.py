@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from itertools import chain
+from operator import attrgetter, is_, itemgetter
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ __all__ = ["AdamUpdate", "Grouped"]
 NUMBERS = {"lr", "betas", "eps", "weight_decay"}
 GROUPED = ("torch.optim", "pyrovae.")  # classes whose step of many parameters is that of each
 IMPLEMENTED = NUMBERS | {"decoupled_weight_decay", "fused", "params", "initial_lr"}
+
+_parts = itemgetter("step", "exp_avg", "exp_avg_sq")
 
 
 class Grouped:
@@ -143,16 +146,15 @@ class _Group:
 
     def holds(self, optim: PyroOptim) -> bool:
         """Whether their hyper-parameters are still equal; those that move all together are followed."""
-        hyper = self._read(self.each[0].param_groups[0])
-        for param, each, state in zip(self.params, self.each, self._states, strict=True):
-            now = optim.optim_objs.get(param)
-            if now is not each and getattr(now, "optimizer", None) is not each:
-                return False
-            if private.has_step_hooks(each):
-                return False
-            group = each.param_groups[0]
-            if self._read(group) != hyper or len(group) != len(self._keys) + 1 or each.state is not state:
-                return False
+        now = [getattr(each, "optimizer", each) for each in map(optim.optim_objs.get, self.params)]
+        if not all(map(is_, now, self.each)) or any(map(private.has_step_hooks, self.each)):
+            return False
+        groups = [each.param_groups[0] for each in self.each]
+        hyper = self._read(groups[0])
+        if list(map(self._read, groups)) != [hyper] * len(groups) or {*map(len, groups)} != {len(self._keys) + 1}:
+            return False
+        if not all(map(is_, map(attrgetter("state"), self.each), self._states)):
+            return False
         if hyper != self.hyper:
             self.hyper = hyper
             self.optimizer.param_groups[0].update(zip(self._keys, hyper, strict=True))
@@ -195,11 +197,10 @@ class AdamUpdate:
         self._group = group
         self.params = group.params
         self._state = [group.optimizer.state[param] for param in self.params]
-        self.first = [each["exp_avg"] for each in self._state]
-        self.second = [each["exp_avg_sq"] for each in self._state]
         self.steps = _one_tensor_of_counts(states)
-        self._views = [each["step"] for each in self._state]
-        self._kind = self._kind_of(group) or (False, False)
+        self._tensors = [x for each in self._state for x in _parts(each)]
+        self._views, self.first, self.second = (self._tensors[i::3] for i in range(3))
+        self._kind, self._hyper = self._kind_of(group) or (False, False), group.hyper
         self._numbers: tuple[float, ...] = ()
         self._inputs = torch.empty(0)
 
@@ -224,14 +225,13 @@ class AdamUpdate:
 
     def holds(self, optim: PyroOptim) -> bool:
         """Whether the state is the one that it moves, and the variant of Adam the one that it is."""
-        return (
-            self._group.holds(optim)
-            and self._kind_of(self._group) == self._kind
-            and all(
-                each["step"] is step and each["exp_avg"] is first and each["exp_avg_sq"] is second
-                for each, step, first, second in zip(self._state, self._views, self.first, self.second, strict=True)
-            )
-        )
+        if not self._group.holds(optim):
+            return False
+        if self._hyper is not self._group.hyper:
+            if self._kind_of(self._group) != self._kind:
+                return False
+            self._hyper = self._group.hyper
+        return all(map(is_, chain.from_iterable(map(_parts, self._state)), self._tensors))
 
     def inputs(self) -> Tensor:
         """The hyper-parameters of the next step, ``(5,)`` in float64 on the device of the parameters."""
@@ -246,13 +246,15 @@ class AdamUpdate:
         """Move the parameters and the state, except where ``keep`` is true, in which case all stays as it was."""
         lr, beta_1, beta_2, _, decay = inputs.unbind()
         t = self.steps.double() + 1
-        of_mean, of_root = lr / (1 - beta_1**t), (1 - beta_2**t).rsqrt()
+        # by exp, whose results the compiler computes once and not for each entry of a parameter
+        left_1, left_2 = (1 - torch.exp(t * beta.log()) for beta in (beta_1, beta_2))
+        corrections = torch.stack((lr / left_1, left_2.rsqrt()), -1).unbind()
         dtype = self.params[0].dtype
         gain_1, gain_2, b2, eps = (x.to(dtype) for x in (1 - beta_1, 1 - beta_2, beta_2, inputs[3]))
         factor = (lr * decay if self._kind[1] else decay).to(dtype)
         moved: list[tuple[Tensor, Tensor]] = []
         for param, first, second, view in zip(self.params, self.first, self.second, self._views, strict=True):
-            i = view.storage_offset()
+            of_mean, of_root = corrections[view.storage_offset()].to(dtype).unbind()
             grad, start = grads[param], param
             if self._kind[0] and self._kind[1]:
                 start = param * (1 - factor)
@@ -260,7 +262,7 @@ class AdamUpdate:
                 grad = grad + factor * param
             m = first + gain_1 * (grad - first)
             v = b2 * second + gain_2 * grad * grad
-            step = of_mean[i].to(dtype) * m / (v.sqrt() * of_root[i].to(dtype) + eps)
+            step = of_mean * m / (v.sqrt() * of_root + eps)
             moved += [(param, start - step), (first, m), (second, v)]
         own = {view.storage_offset() for view in self._views}
         added = torch.tensor([float(i in own) for i in range(len(self.steps))], device=self.steps.device)

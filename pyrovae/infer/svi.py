@@ -225,7 +225,7 @@ class SVI(pyro.infer.SVI):
             return self._run_as_it_is(calls, args, kwargs)
         if isinstance(compiled, Recording):
             return self._first_compiled(calls, compiled, args, kwargs)
-        losses, grads = compiled([*call.tensors, *self._numbers(what, call.tensors)])
+        losses, grads = compiled([*call.tensors, *self._numbers(calls, call.tensors)])
         if any(map(math.isnan, losses)):
             self._raise_for_nan(calls, args, kwargs)
         if what == "step":
@@ -324,21 +324,15 @@ class SVI(pyro.infer.SVI):
             return self._refused(calls, f"{watch.moving[0]} is an iterator, which a recording would move on")
         if any(map(private.has_tensor_hooks, calls.params)):
             return self._refused(calls, "a parameter has a hook for its gradient, which would not run")
-        if watch is calls.watch:
-            compiled = calls.last
-        else:
-            compiled = calls.compiled.get(watch.key)
-            calls.meet(watch, is_new=compiled is None)
-        calls.last = compiled
-        calls.met[calls.key] += 1
-        if compiled is not None:
+        known = calls.known_for(watch)
+        known.count += 1
+        if (compiled := known.compiled) is not None:
             if compiled.holds(watch, self.optim):
                 return None if compiled.updates and not self._grads_are_zero(compiled.recording.params) else compiled
-            del calls.compiled[watch.key]
-            calls.last, calls.met[calls.key] = None, 0
+            known.compiled, known.count = None, 0
         elif calls.short > SHORT:
             self._give_up(f"{calls.changed} changes from call to call; if the step does not read it, name it in ignore")
-        elif calls.met[calls.key] > STEADY and self._is_due(calls) and not self._is_opaque(calls, watch):
+        elif known.count > STEADY and self._is_due(calls) and not self._is_opaque(calls, watch):
             return self._record(calls, call, watch)
         return None
 
@@ -376,11 +370,11 @@ class SVI(pyro.infer.SVI):
         if self.compilations >= MOST:
             self._give_up(f"{MOST} different steps were compiled, and this is one more")
             return None
-        numbers = self._numbers(calls.what, call.tensors)
+        numbers = self._numbers(calls, call.tensors)
 
         def loss(*inputs: Tensor) -> Losses:
             args, kwargs = call.rebuild(inputs[: len(call.tensors)])
-            given = dict(zip(self._schedules(calls.what), inputs[len(call.tensors) :], strict=True))
+            given = dict(zip(calls.schedules, inputs[len(call.tensors) :], strict=True))
             with networks_in(self.precision):
                 return self._function(calls.what, given)(self.model, self.guide, *args, **kwargs)
 
@@ -408,8 +402,8 @@ class SVI(pyro.infer.SVI):
         if (changed := watch.put_back()) is not None:
             self._refuse(calls, Unrecordable(f"it changes {changed} when it runs"))
             return None
-        for other in (compiled for each in self._state.calls.values() for compiled in each.compiled.values()):
-            if other.recording.graph.same_as(recording.graph):
+        for other in (known.compiled for each in self._state.calls.values() for known in each.known.values()):
+            if other is not None and other.recording.graph.same_as(recording.graph):
                 return calls.keep(watch, Compiled(recording, other.program, watch))
         return recording
 
@@ -485,7 +479,7 @@ class SVI(pyro.infer.SVI):
                 )
             if self._gave_up:
                 key = (what,)
-            self._state.calls.setdefault(key, _Calls(what))
+            self._state.calls.setdefault(key, _Calls(what, self._objective(what)))
         return self._state.calls[key]
 
     def _watched(self) -> Watch:
@@ -513,14 +507,10 @@ class SVI(pyro.infer.SVI):
                 return False
         return True
 
-    def _schedules(self, what: str) -> dict[str, Any]:
-        objective = self._objective(what)
-        return objective.schedules() if isinstance(objective, Objective) else {}
-
-    def _numbers(self, what: str, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def _numbers(self, calls: _Calls, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The values of the schedules now, on the device of the batch."""
         device = tensors[0].device if tensors else None
-        now = (self._now(name, schedule) for name, schedule in self._schedules(what).items())
+        now = (self._now(name, schedule) for name, schedule in calls.schedules.items())
         return [torch.tensor(number, dtype=torch.float64, device=device) for number in now]
 
     def _now(self, name: str, schedule: Any) -> float:
@@ -571,38 +561,45 @@ class _State:
 class _Calls:
     """The calls of one method whose arguments and settings look alike."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, objective: Any) -> None:
         self.what = what
+        self.schedules: dict[str, Any] = objective.schedules() if isinstance(objective, Objective) else {}
         self.reason: str | None = None  # why they cannot be compiled
         self.timings = Timings()
-        self.compiled: OrderedDict[object, Compiled] = OrderedDict()  # by the key of what they read from Python
         self.params: list[Tensor] = []
         self.names: frozenset[str] = frozenset()  # of these parameters
         self.validated: frozenset[str] = frozenset()
-        self.watch: Watch | None = None  # of the last call, and what was compiled for it
-        self.last: Compiled | None = None
-        self.key: object = None
-        self.met: OrderedDict[object, int] = OrderedDict()  # calls by this key
-        self.short, self.changed = 0, ""  # how many keys soon made way for another new one, and why
+        self.known: OrderedDict[object, _Known] = OrderedDict()  # by the key of what they read from Python
+        self.latest = _Known()
+        self.watch: Watch | None = None  # that of the latest
+        self.short, self.changed = 0, ""  # how many keys soon made way for a new one, and why
 
-    def meet(self, watch: Watch, is_new: bool) -> None:
-        """Another state of what the calls read from Python, or the same one."""
-        if watch.key not in self.met:
-            if is_new and self.watch is not None and self.met[self.key] < BRIEF:
+    def known_for(self, watch: Watch) -> _Known:
+        """What is known of this state of what they read."""
+        if watch is self.watch:
+            return self.latest
+        if watch.key not in self.known:
+            if self.watch is not None and self.latest.count < BRIEF:
                 self.short += 1
                 self.changed = self.watch.difference(watch)
-            self.met[watch.key] = 0
-            if len(self.met) > MANY:
-                self.met.popitem(last=False)
-        self.watch, self.key = watch, watch.key
+            self.known[watch.key] = _Known()
+            if len(self.known) > MANY:
+                self.known.popitem(last=False)
+        self.watch, self.latest = watch, self.known[watch.key]
+        return self.latest
 
     def keep(self, watch: Watch, compiled: Compiled) -> Compiled:
-        self.compiled[watch.key] = compiled
-        self.meet(watch, is_new=False)
-        self.last = compiled
-        while len(self.compiled) > 4 * MOST:
-            self.compiled.popitem(last=False)
+        self.latest = self.known.setdefault(watch.key, self.latest)
+        self.watch, self.latest.compiled = watch, compiled
         return compiled
+
+
+class _Known:
+    """Calls with one key of what they read from Python."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.compiled: Compiled | None = None
 
 
 def _as_numbers(loss: Losses) -> Losses:
