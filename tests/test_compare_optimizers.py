@@ -14,8 +14,8 @@ from test_compare import REAL, TINY, rows_of, said
 import pyrovae as pv
 from pyrovae import runs
 from pyrovae.cli.curves import Curve, optimizer_rows
+from pyrovae.data import loading
 from pyrovae.infer import SVI
-from pyrovae.train import fitting
 
 SMALL = "real.npy --hidden 8 --latent-dim 2 --num-samples 5"
 
@@ -54,14 +54,14 @@ def without_seconds(rows):
 
 
 def test_optimizers_of_one_seed_begin_alike_and_see_the_same_batches(desk, trained, monkeypatch):
-    passes, batches = [], fitting.batches
+    passes, batches = [], loading.batches
 
     def recorded(x, *args, **kwargs):
         for batch in batches(x, *args, **kwargs):
             passes[-1].append(batch.clone())
             yield batch
 
-    monkeypatch.setattr(fitting, "batches", lambda *args, **kwargs: passes.append([]) or recorded(*args, **kwargs))
+    monkeypatch.setattr(loading, "batches", lambda *args, **kwargs: passes.append([]) or recorded(*args, **kwargs))
     np.save(desk / "grey.npy", torch.rand(40, 6, generator=torch.Generator().manual_seed(0)).numpy())
     grey = "grey.npy --binarize dynamic --hidden 8 --latent-dim 2 --num-samples 5 --epochs 2"
     assert pyrovae(f"compare {grey} --optim sgd,adam --lr 0.01 --batch-size 8 --seed 0,1 --out out") == 0

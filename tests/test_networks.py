@@ -139,6 +139,9 @@ def test_particles_are_one_batch_of_the_decoder_and_the_encoder_reads_x_once():
     torch.manual_seed(0)
     vae = pv.build_vae((6,), 2, hidden=(8,), norm="batch")
     x = torch.bernoulli(torch.full((10, 6), 0.4))
+    pv.ELBO(num_particles=3).loss(vae.model, vae.guide, x)  # the first one finds the dims of the plates, by a run
+    counts = [module.num_batches_tracked for module in vae.modules() if isinstance(module, nn.BatchNorm1d)]
+    assert counts == [1, 1]  # which moved nothing
     rows = {}
     for part in (vae.posterior.network, vae.likelihood.network):
         norm = next(module for module in part.modules() if isinstance(module, nn.BatchNorm1d))

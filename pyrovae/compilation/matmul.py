@@ -20,7 +20,7 @@ from pyrovae.compilation.timings import shortest
 __all__ = ["faster_products"]
 
 SMALLEST = 2**18  # multiplications; for smaller products the call of oneDNN costs more than it saves
-MARGIN = 0.9  # oneDNN is used if it takes less than this share of MKL's time
+MARGIN = 0.97  # oneDNN is used if it takes less than this share of MKL's time
 
 aten = torch.ops.aten
 

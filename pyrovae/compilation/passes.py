@@ -63,18 +63,18 @@ class Passes:
 
     def _first_compiled(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """A pass as it is, with which the compiled one is compared."""
-        self._eager = True  # once is enough
+        self._eager, devices = True, list({x.device for x in inputs if x.is_cuda})  # once is enough
         watch = Watch({"it": self.function})
         if watch.recurs:
             return self.function(*inputs)
         try:
+            with torch.random.fork_rng(devices=devices):
+                expected = self.function(*inputs)
             graph = record(self.function, inputs)
             if (changed := watch.put_back()) is not None or graph.written:
                 raise Unrecordable(f"it changes {changed or 'tensors'} when it runs")
             program = Program(graph, inputs)
-            with torch.random.fork_rng(devices=[x.device for x in inputs if x.is_cuda]):
-                got = program(inputs, graph.outside)
-            expected = self.function(*inputs)
+            got = program(inputs, graph.outside)
             if why := disagreement(expected, got, rounding=1e-6):
                 raise Unrecordable(f"compiled it gives {why}")
         except Unrecordable as error:

@@ -6,7 +6,7 @@ state, and the switch that turns the checks off. ``docs/guards.md`` has the list
 """
 
 from pyrovae.guards.data import check_arguments, check_labels, check_tensors, signature
-from pyrovae.guards.pair import check, check_optim
+from pyrovae.guards.pair import check, check_optim, undone
 from pyrovae.guards.parts import check_parts, check_shared, check_support, check_widths
 from pyrovae.guards.registration import check_name, register, state, stored
 from pyrovae.guards.sites import check_sites, has_own_score_parts
@@ -34,4 +34,5 @@ __all__ = [
     "state",
     "stored",
     "unchecked",
+    "undone",
 ]

@@ -18,7 +18,7 @@ from pyrovae.guards.registration import stored, take_out
 from pyrovae.guards.sites import Sites, check_guide_site, check_sites, is_drawn
 from pyrovae.guards.switch import pyro_lock
 
-__all__ = ["check", "check_optim"]
+__all__ = ["check", "check_optim", "undone"]
 
 Function = Callable[..., object]
 _SUMMING = (TraceEnum_ELBO, TraceTMC_ELBO)  # over the values of discrete sites, which the guide may leave out
@@ -47,7 +47,7 @@ def check(model: Function, guide: Function, loss: object, *args: object, **kwarg
     objective = getattr(loss, "__self__", loss)
     if isinstance(objective, JitTraceMeanField_ELBO):
         raise ValueError("loss: JitTraceMeanField_ELBO traces anew at every step: use TraceMeanField_ELBO")
-    with pyro_lock, _undone(model, guide), torch.enable_grad(), pyro.validation_enabled(False):
+    with pyro_lock, undone(model, guide), torch.enable_grad(), pyro.validation_enabled(False):
         unknown = _run(model, guide, objective, args, kwargs)
     shapes = [str(tuple(leaf.shape)) for leaf in (ref() for ref in unknown) if leaf is not None]
     if shapes:
@@ -115,7 +115,7 @@ def _leaves(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 @contextmanager
-def _undone(*functions: Function) -> Iterator[None]:
+def undone(*functions: Function) -> Iterator[None]:
     """Put back what a run inside changes, also where a module makes its parameters in it, as an autoguide does."""
     names, random, thread = set(stored()), pyro.util.get_rng_state(), threading.get_ident()
     on_cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []

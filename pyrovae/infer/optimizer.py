@@ -24,6 +24,7 @@ NUMBERS = {"lr", "betas", "eps", "weight_decay"}
 GROUPED = ("torch.optim", "pyrovae.")  # classes whose step of many parameters is that of each
 IMPLEMENTED = NUMBERS | {"decoupled_weight_decay", "fused", "params", "initial_lr"}
 
+_state = attrgetter("state")
 _parts = itemgetter("step", "exp_avg", "exp_avg_sq")
 
 
@@ -149,11 +150,11 @@ class _Group:
         now = [getattr(each, "optimizer", each) for each in map(optim.optim_objs.get, self.params)]
         if not all(map(is_, now, self.each)) or any(map(private.has_step_hooks, self.each)):
             return False
+        if not all(map(is_, map(_state, self.each), self._states)):
+            return False
         groups = [each.param_groups[0] for each in self.each]
         hyper = self._read(groups[0])
         if list(map(self._read, groups)) != [hyper] * len(groups) or {*map(len, groups)} != {len(self._keys) + 1}:
-            return False
-        if not all(map(is_, map(attrgetter("state"), self.each), self._states)):
             return False
         if hyper != self.hyper:
             self.hyper = hyper

@@ -116,7 +116,7 @@ class Functions:
         except TypeError:  # a callable that cannot be a weak key is looked at in each call
             known = {}
         if method not in known:
-            with torch.no_grad(), random_state_kept(), poutine.block():
+            with torch.no_grad(), guards.undone(self.model, self.guide), poutine.block():
                 traced = poutine.trace(self.guide).get_trace(*self.args, **self.kwargs)
                 model = poutine.trace(poutine.replay(self.model, trace=traced)).get_trace(*self.args, **self.kwargs)
             frames = [frame for trace in (traced, model) for node in trace.nodes.values() for frame in _frames(node)]
