@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
 from pyrovae.compilation import Program, disagreement, private, record
-from pyrovae.compilation.functions import FASTER, MADE_OF_THEM, expm1, log1p
+from pyrovae.compilation.functions import FASTER, MADE_OF_THEM, digamma, expm1, lgamma, log1p, polygamma
 from pyrovae.compilation.matmul import faster_products
 from pyrovae.compilation.timings import REPEATS, shortest
 
@@ -40,6 +40,51 @@ def test_functions_agree_with_torch_where_nothing_is_finite(ours, torchs):
     x = torch.tensor([0.0, -0.0, -1.0, -2.0, torch.inf, -torch.inf, torch.nan, 1e38])
     assert torch.allclose(ours(x), torchs(x), equal_nan=True, rtol=1e-6)
     assert torch.equal(ours(x).signbit()[:2], torchs(x).signbit()[:2])
+
+
+def trigamma(x):
+    return polygamma(1, x)
+
+
+GAMMA = {
+    "lgamma": (lgamma, torch.lgamma, lambda x: mpmath.log(abs(mpmath.gamma(x)))),
+    "digamma": (digamma, torch.digamma, mpmath.digamma),
+    "trigamma": (trigamma, lambda x: torch.polygamma(1, x), lambda x: mpmath.psi(1, x)),
+}
+
+
+@pytest.mark.parametrize("name", GAMMA)
+def test_functions_of_gamma_are_exact_to_ten_units_in_the_last_place(name):
+    """Near the zeros of log-gamma and digamma of 1."""
+    ours, _, exact = GAMMA[name]
+    x = torch.cat([torch.logspace(-37, 5, 600), torch.linspace(0.01, 12, 1500), torch.linspace(-9.97, -0.03, 300)])
+    x = x[x != x.floor()].float()
+    with mpmath.workdps(40):
+        want = torch.tensor([float(exact(mpmath.mpf(value))) for value in x.tolist()], dtype=torch.float64)
+    finite = want.abs() < torch.finfo(torch.float32).max
+    got, least = ours(x).double(), 0.0 if name == "trigamma" else 1.0
+    bound = 10 * torch.finfo(torch.float32).eps * want.abs().clamp(min=least)
+    assert ((got - want).abs() <= bound)[finite].all()
+    assert (got == want.sign() * torch.inf)[~finite].all()
+
+
+@pytest.mark.parametrize("name", GAMMA)
+def test_functions_of_gamma_agree_with_torch_where_nothing_is_finite(name):
+    ours, torchs, _ = GAMMA[name]
+    x = torch.tensor([0.0, -0.0, torch.inf, torch.nan, 1e38, *([] if name == "trigamma" else [-1.0, -2.0])])
+    assert torch.allclose(ours(x), torchs(x), equal_nan=True, rtol=1e-6)
+
+
+def test_functions_of_gamma_leave_doubles_and_other_orders_to_torch():
+    x = torch.ones(2, dtype=torch.float64)
+    assert [f(x) for f in (lgamma, digamma, trigamma)] == [NotImplemented] * 3
+    assert polygamma(2, x.float()) is NotImplemented
+
+    def derivatives(x):
+        return torch.lgamma(x), torch.digamma(x), torch.polygamma(2, x)
+
+    for got, want in zip(private.recorded(derivatives, [x], FASTER, [])(x), derivatives(x), strict=True):
+        assert torch.equal(got, want)
 
 
 def test_a_graph_with_these_functions_gives_its_own_numbers():

@@ -20,6 +20,7 @@ from pyrovae.compilation.timings import shortest
 __all__ = ["faster_products"]
 
 SMALLEST = 2**18  # multiplications; for smaller products the call of oneDNN costs more than it saves
+TINY = 2**13  # multiplications; up to which a loop takes less time than a call
 MARGIN = 0.97  # oneDNN is used if it takes less than this share of MKL's time
 
 aten = torch.ops.aten
@@ -53,6 +54,8 @@ def _fastest(bias: Node | None, a: Any, b: Any) -> Product | None:
     factors = a.meta["val"], b.meta["val"]
     (m, k), n = factors[0].shape, factors[1].shape[1]
     vector = bias is None or ("val" in bias.meta and tuple(bias.meta["val"].shape) == (n,))
+    if m * k * n <= TINY:
+        return _summed
     if factors[0].dtype != torch.float32 or m * k * n < SMALLEST or not vector:
         return None
     key = (*((*f.shape, *f.stride()) for f in factors), torch.get_num_threads())
@@ -67,6 +70,13 @@ def _fastest(bias: Node | None, a: Any, b: Any) -> Product | None:
         faster = _straight if straight <= turned else _turned
         _choices[key] = faster if min(straight, turned) < MARGIN * torchs else None
     return _choices[key]
+
+
+def _summed(graph: Graph, bias: Node | None, a: Node, b: Node) -> Node:
+    columns = graph.call_function(aten.unsqueeze.default, (a, 2))
+    product = graph.call_function(aten.mul.Tensor, (columns, graph.call_function(aten.unsqueeze.default, (b, 0))))
+    summed = graph.call_function(aten.sum.dim_IntList, (product, [1]))
+    return summed if bias is None else graph.call_function(aten.add.Tensor, (summed, bias))
 
 
 def _straight(graph: Graph, bias: Node | None, a: Node, b: Node) -> Node:

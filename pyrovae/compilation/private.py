@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -100,7 +101,9 @@ def compiled_by_inductor(module: GraphModule, inputs: Sequence[Tensor]) -> Calla
     try:
         from torch import _inductor  # a second to import
 
-        return _inductor.compile(module, list(inputs), options=compiler_options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\._inductor")  # of its own calls
+            return _inductor.compile(module, list(inputs), options=compiler_options)
     finally:
         extensions.disabled = was_disabled
 

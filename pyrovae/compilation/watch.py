@@ -92,7 +92,7 @@ class Watch:
         ignore: Attributes and variables that are not followed, by their names.
 
     Attributes: ``key``, equal for states that lead to the same recorded step; ``tensors``, those that were met, in the
-        order of the walk; ``opaque``, the reason by the name of what cannot be followed; ``hooked``, modules
+        order of the walk; ``swaps``, how often some of them were replaced; ``opaque``, the reason by the name of what cannot be followed; ``hooked``, modules
         with hooks; ``moving``, iterators, which a recording would move on.
     """
 
@@ -107,6 +107,7 @@ class Watch:
         self.hooked: list[str] = []
         self.moving: list[str] = []
         self.tensors: list[Tensor] = []
+        self.swaps = 0
         self._tensor_names: list[str] = []
         self._parts: list[tuple[str, object]] = []
         self._seen: dict[int, int] = {}
@@ -149,11 +150,14 @@ class Watch:
         self._memory = self._memory_now()
 
     def same(self) -> bool:
-        """Whether every value is the object that it was, and every tensor has the layout that it had."""
+        """Whether every value is the object that it was, and every tensor has the layout that it had.
+
+        A tensor in place of another of its layout, such as the next minibatch, is followed, and counted in ``swaps``.
+        """
         try:
             return (
                 list(map(len, self._sized)) == self._lengths
-                and all(map(operator.is_, self._now(), self._values))
+                and (all(map(operator.is_, self._now(), self._values)) or self._swap(list(self._now())))
                 and any(self._hooks) == bool(self.hooked)
                 and list(map(type, self._objects)) == self._types
                 and self._memory_now() == self._memory
@@ -161,6 +165,29 @@ class Watch:
             )
         except (KeyError, ValueError, AttributeError, RuntimeError):  # it is gone, or changes size in another thread
             return False
+
+    def _swap(self, now: list[object]) -> bool:
+        """Put new tensors in place of old ones, if nothing else is new and which names stand for one is as before."""
+        swapped: dict[int, Tensor] = {}
+        for new, old in zip(now, self._values, strict=True):
+            if new is not old and not (
+                type(new) is type(old) is Tensor
+                and id(old) in self._seen
+                and id(new) not in self._seen
+                and new.is_leaf
+                and layout(new) == layout(old)
+                and swapped.setdefault(id(old), new) is new
+            ):
+                return False
+        if not swapped.keys().isdisjoint(map(id, now)) or len({*map(id, swapped.values())}) < len(swapped):
+            return False
+        for was, new in swapped.items():
+            i, num = self._seen.pop(was), len(self.tensors)
+            self._seen[id(new)], self.tensors[i] = i, new
+            self._memory[i::num] = [new.data_ptr(), new.size(), new.stride(), new.requires_grad]
+        self._values = now
+        self.swaps += 1
+        return True
 
     @property
     def recurs(self) -> bool:

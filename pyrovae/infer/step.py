@@ -127,18 +127,18 @@ class Compiled:
         position = {id(x): i for i, x in enumerate(watch.tensors)}
         self._positions = [position.get(id(x)) for x in recording.graph.outside]
         self._outside = list(recording.graph.outside)
-        self._watch = watch
+        self._watch, self._swaps = watch, watch.swaps
 
     def holds(self, watch: Watch, optim: PyroOptim) -> bool:
         """Whether it trains the parameters of now; tensors that Python holds may have been replaced by others."""
-        if watch is not self._watch:
+        if watch is not self._watch or watch.swaps != self._swaps:
             outside = [
                 x if i is None else watch.tensors[i] for x, i in zip(self._outside, self._positions, strict=True)
             ]
             old_and_new = zip(self._outside, outside, strict=True)
             if any(old is not new and (id(old) in self._trained or new.requires_grad) for old, new in old_and_new):
                 return False
-            self._outside, self._watch = outside, watch
+            self._outside, self._watch, self._swaps = outside, watch, watch.swaps
         return all(update.holds(optim) for update in self.updates)
 
     def __call__(self, inputs: Sequence[Tensor]) -> tuple[list[float], Sequence[Tensor]]:
