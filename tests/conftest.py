@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pyrovae.compilation import private
+from pyrovae import private
 
 torch.set_num_threads(1)
 

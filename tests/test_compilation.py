@@ -11,7 +11,8 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
-from pyrovae.compilation import Program, disagreement, private, record
+from pyrovae import private
+from pyrovae.compilation import Program, disagreement, record
 from pyrovae.compilation.functions import FASTER, MADE_OF_THEM, digamma, expm1, lgamma, log1p, polygamma
 from pyrovae.compilation.matmul import faster_products
 from pyrovae.compilation.timings import REPEATS, shortest

@@ -69,6 +69,15 @@ def test_functions_that_are_wrong_are_refused(name, num_draws):
     check_draws(model, guide, (X,), {}, 1)
 
 
+@pytest.mark.parametrize("loss", [pv.ELBO(num_particles=3), pv.ELBO(estimator=pv.LeaveOneOut(3)), pv.IWAE(3)])
+def test_the_first_step_refuses_them(loss):
+    model, guide = two_functions(WRONG["sum over all"][0])
+    svi = pv.SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), loss)
+    with pytest.raises(ValueError, match="right for one draw and not for 3"):
+        svi.step(X)
+    pv.SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), pv.ELBO()).step(X)
+
+
 def test_a_view_of_the_rows_is_an_error_that_says_why():
     model, guide = two_functions(lambda z, x: observe(z.view(len(x), 2) @ W, x))
     with pytest.raises(ValueError, match=r"run at one draw and fail at 3 draws: .*index dimensions from the right"):

@@ -139,7 +139,7 @@ def compiled_as(monkeypatch, change):
     def wrong(module, inputs):
         return lambda *tensors: change(module, tensors)
 
-    monkeypatch.setattr("pyrovae.compilation.private.compiled_by_inductor", wrong)
+    monkeypatch.setattr("pyrovae.private.compiled_by_inductor", wrong)
 
 
 def test_code_that_gives_another_loss_is_refused(monkeypatch):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
-from pyrovae.compilation import private
+from pyrovae import private
 from pyrovae.compilation.timings import shortest
 
 __all__ = ["faster_products"]

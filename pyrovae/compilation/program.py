@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from pyrovae.compilation import private
+from pyrovae import private
 from pyrovae.compilation.matmul import faster_products
 from pyrovae.compilation.recording import Graph, Unrecordable
 from pyrovae.compilation.replay import Replay, can_be_recorded

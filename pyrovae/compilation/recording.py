@@ -17,8 +17,7 @@ from torch.fx import GraphModule, Node
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from pyrovae import guards
-from pyrovae.compilation import private
+from pyrovae import guards, private
 from pyrovae.compilation.functions import FASTER, MADE_OF_THEM
 from pyrovae.compilation.watch import layout
 

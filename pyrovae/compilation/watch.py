@@ -31,7 +31,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyrovae.compilation import private
+from pyrovae import private
 
 __all__ = ["Watch", "layout"]
 
@@ -92,8 +92,8 @@ class Watch:
         ignore: Attributes and variables that are not followed, by their names.
 
     Attributes: ``key``, equal for states that lead to the same recorded step; ``tensors``, those that were met, in the
-        order of the walk; ``swaps``, how often some of them were replaced; ``opaque``, the reason by the name of what cannot be followed; ``hooked``, modules
-        with hooks; ``moving``, iterators, which a recording would move on.
+        order of the walk; ``swaps``, how often some of them were replaced; ``opaque``, the reason by the name of what
+        cannot be followed; ``hooked``, modules with hooks; ``moving``, iterators, which a recording would move on.
     """
 
     def __init__(

@@ -14,7 +14,8 @@ from pyro import poutine
 from pyro.infer import ELBO, EnergyDistance, JitTraceMeanField_ELBO, TraceEnum_ELBO, TraceTMC_ELBO
 from torch import Tensor, nn
 
-from pyrovae.guards.registration import stored, take_out
+from pyrovae import private
+from pyrovae.guards.registration import stored
 from pyrovae.guards.sites import Sites, check_guide_site, check_sites, is_drawn
 from pyrovae.guards.switch import pyro_lock
 
@@ -30,9 +31,10 @@ def check(model: Function, guide: Function, loss: object, *args: object, **kwarg
     ``pyrovae.SVI`` and ``pyrovae.fit`` call it at their first step if the objective, the model or the guide comes from
     pyrovae. In front of Pyro's own SVI, call it once.
 
-    Guide and model run once, on a batch. Afterwards everything that the run moved is as before: the random state of
-    torch, Python and NumPy, Pyro's parameter store, gradients, the buffers and attributes of modules, and the
-    attributes of an object whose methods model and guide are. A global variable that they change stays changed.
+    Guide and model run once, on a batch; several times where the objective draws each site more than once, to see that
+    each draw has the log-density that it has by itself. Afterwards everything that the runs moved is as before: the
+    random state of torch, Python and NumPy, Pyro's parameter store, gradients, the buffers and attributes of modules,
+    and the attributes of an object whose methods model and guide are. A global variable that they change stays changed.
 
     Args:
         model: p(x, z), a function with Pyro statements.
@@ -49,6 +51,8 @@ def check(model: Function, guide: Function, loss: object, *args: object, **kwarg
         raise ValueError("loss: JitTraceMeanField_ELBO traces anew at every step: use TraceMeanField_ELBO")
     with pyro_lock, undone(model, guide), torch.enable_grad(), pyro.validation_enabled(False):
         unknown = _run(model, guide, objective, args, kwargs)
+        if hasattr(objective, "check"):
+            objective.check(model, guide, *args, **kwargs)
     shapes = [str(tuple(leaf.shape)) for leaf in (ref() for ref in unknown) if leaf is not None]
     if shapes:
         raise ValueError(
@@ -145,7 +149,7 @@ def undone(*functions: Function) -> Iterator[None]:
         if on_cuda:
             torch.cuda.set_rng_state_all(on_cuda)
         for name in set(stored()) - names:
-            take_out(name)
+            private.take_out(name)
         for now, before in attributes:
             for key in now.keys() - before.keys():
                 del now[key]

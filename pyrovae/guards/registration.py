@@ -13,7 +13,9 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-__all__ = ["check_name", "register", "state", "stored", "take_out"]
+from pyrovae import private
+
+__all__ = ["check_name", "register", "state", "stored"]
 
 
 @dataclass
@@ -49,9 +51,9 @@ def register(module: nn.Module) -> None:
     Raises: ValueError if another live model has the name, if a loaded tensor has another shape than the parameter of
         that name, and for a ``PyroParam`` of another model, which Pyro would train instead of this one.
     """
-    entry, store = _claim(module), pyro.get_param_store()
+    entry, params = _claim(module), private.stored_params()
     names = {f"{entry.name}$$${key}": value for key, value in module.named_parameters()}
-    held = {name: store._params[name] for name in names if name in store}
+    held = {name: params[name] for name in names if name in params}
     loaded = {name: t for name, t in held.items() if t is not names[name] and t is not entry.tensors.get(name)}
     if loaded:
         _check_loaded(entry, names)
@@ -62,12 +64,11 @@ def register(module: nn.Module) -> None:
         for name, tensor in loaded.items():
             names[name].copy_(tensor)
     for name in {name for name in held if held[name] is not names[name]} | entry.tensors.keys() - names.keys():
-        take_out(name)
+        private.take_out(name)
     entry.tensors = {name: value for name, value in names.items() if value.requires_grad or name in held}
     for name, value in entry.tensors.items():
-        if name not in store:  # not by pyro.param, which stores a copy of a tensor that is not contiguous
-            store._params[name], store._param_to_name[value] = value, name
-            store._constraints[name] = torch.distributions.constraints.real
+        if name not in params:
+            private.put_param(name, value)
         if value.requires_grad:
             pyro.param(name, value)
 
@@ -81,7 +82,7 @@ def state(module: nn.Module) -> dict[str, object]:
 
 def stored() -> dict[str, Tensor]:
     """The unconstrained parameters in Pyro's store, as a copy: the store shrinks when a model is collected."""
-    params = pyro.get_param_store()._params
+    params = private.stored_params()
     found = ((name, params.get(name)) for name in list(params))
     return {name: param for name, param in found if param is not None}
 
@@ -115,17 +116,8 @@ def _claim(module: nn.Module) -> _Entry:
 def _forget(entry: _Entry) -> None:
     """Take the tensors of a model that is gone out of the store, which would keep their memory."""
     for name, tensor in entry.tensors.items():
-        if pyro.get_param_store()._params.get(name) is tensor:
-            take_out(name)
-
-
-def take_out(name: str) -> None:
-    """Take an entry out of Pyro's store; ``del store[name]`` fails on a tensor with two names, as a PyroParam has."""
-    store = pyro.get_param_store()
-    tensor = store._params.pop(name, None)
-    store._constraints.pop(name, None)
-    if tensor is not None and store._param_to_name.get(tensor) == name:
-        del store._param_to_name[tensor]
+        if private.stored_params().get(name) is tensor:
+            private.take_out(name)
 
 
 def _check_loaded(entry: _Entry, names: Mapping[str, Tensor]) -> None:
@@ -143,15 +135,13 @@ def _check_loaded(entry: _Entry, names: Mapping[str, Tensor]) -> None:
 
 
 def _check_owner(module: PyroModule, loaded: dict[str, Tensor]) -> None:
-    store = pyro.get_param_store()
-    for key in module._pyro_params:
-        name = f"{module._pyro_name}.{key}" if module._pyro_name else key
-        held = store._params.get(name)
-        if held is None or held is module._parameters[f"{key}_unconstrained"]:
+    for name, own in private.pyro_params(module).items():
+        held = private.stored_params().get(name)
+        if held is None or held is own:
             continue
         if not any(held is tensor for tensor in loaded.values()):
             raise ValueError(
                 f"the PyroParam {name!r} belongs to another model of this process, which Pyro would train instead "
                 f"of this one: give the module a name of its own, super().__init__(name=...), or use nn.Parameter"
             )
-        take_out(name)  # loaded with the others: Pyro puts the module's own tensor there
+        private.take_out(name)  # loaded with the others: Pyro puts the module's own tensor there

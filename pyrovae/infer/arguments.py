@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from pyrovae.compilation import private
+from pyrovae import private
 
 __all__ = ["Arguments", "arguments", "settings"]
 

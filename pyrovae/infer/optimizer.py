@@ -15,7 +15,7 @@ from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
-from pyrovae.compilation import private
+from pyrovae import private
 
 __all__ = ["AdamUpdate", "Grouped"]
 

@@ -17,8 +17,8 @@ from pyro.infer import ELBO as PyroELBO
 from pyro.infer.util import zero_grads
 from torch import Tensor, nn
 
-from pyrovae import guards
-from pyrovae.compilation import Program, Timings, Unrecordable, Watch, private
+from pyrovae import guards, private
+from pyrovae.compilation import Program, Timings, Unrecordable, Watch
 from pyrovae.infer.arguments import Arguments, arguments, settings
 from pyrovae.infer.optimizer import Grouped
 from pyrovae.infer.precision import networks_in

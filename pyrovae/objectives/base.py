@@ -12,6 +12,7 @@ from pyro.infer import ELBO as PyroELBO
 from torch import Tensor
 
 from pyrovae.objectives.divergence import blame, is_divergence
+from pyrovae.objectives.draws import check_draws
 from pyrovae.objectives.schedules import Schedule
 from pyrovae.objectives.sites import Args, Function, Kwargs
 
@@ -56,6 +57,10 @@ class Objective(PyroELBO):
     def num_draws(self, model: Function, guide: Function, *args: object, **kwargs: object) -> int:
         """The number of draws that a step takes of each site."""
         return 1
+
+    def check(self, model: Function, guide: Function, *args: object, **kwargs: object) -> None:
+        """Refuse functions that are right for one draw and wrong for the several draws of a step: ``check_draws``."""
+        check_draws(model, guide, args, kwargs, self.num_draws(model, guide, *args, **kwargs))
 
     def true_bound(self) -> Objective:
         """The bound on log p(x) itself, without schedules, weights and penalties: comparable between epochs."""

@@ -12,6 +12,7 @@ from typing import Any
 import pyro
 import pyro.settings
 import torch
+from pyro.nn import PyroModule
 from pyro.ops.provenance import ProvenanceTensor
 from pyro.optim import PyroOptim
 from pyro.optim.optim import _get_state_dict, _load_state_dict
@@ -25,6 +26,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedFakeTensorException,
     unset_fake_temporarily,
 )
+from torch.distributions import constraints
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
@@ -46,11 +48,14 @@ __all__ = [
     "mkldnn_linear",
     "modes_are_active",
     "optimizer_states",
+    "put_param",
+    "pyro_params",
     "pyro_settings",
     "real_copy",
     "recorded",
     "recording",
     "stored_params",
+    "take_out",
     "without_provenance",
     "without_values",
 ]
@@ -222,6 +227,28 @@ def has_tensor_hooks(x: Tensor) -> bool:
 def stored_params() -> dict[str, Tensor]:
     """The dictionary of Pyro's parameter store: unconstrained parameters by name."""
     return pyro.get_param_store()._params
+
+
+def put_param(name: str, value: Tensor) -> None:
+    """Put a tensor itself into Pyro's store; ``pyro.param`` stores a copy of one that is not contiguous."""
+    store = pyro.get_param_store()
+    store._params[name], store._param_to_name[value] = value, name
+    store._constraints[name] = constraints.real
+
+
+def take_out(name: str) -> None:
+    """Take an entry out of Pyro's store; ``del store[name]`` fails on a tensor with two names, as a PyroParam has."""
+    store = pyro.get_param_store()
+    tensor = store._params.pop(name, None)
+    store._constraints.pop(name, None)
+    if tensor is not None and store._param_to_name.get(tensor) == name:
+        del store._param_to_name[tensor]
+
+
+def pyro_params(module: PyroModule) -> dict[str, Tensor | None]:
+    """The unconstrained tensor of each PyroParam of a module itself, by its name in Pyro's store."""
+    prefix = f"{module._pyro_name}." if module._pyro_name else ""
+    return {prefix + key: module._parameters[f"{key}_unconstrained"] for key in module._pyro_params}
 
 
 def pyro_settings() -> list[tuple[object, str]]:
