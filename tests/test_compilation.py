@@ -127,6 +127,24 @@ def test_products_by_the_other_library_are_the_products(monkeypatch, transposed,
         assert torch.allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("bias", [(5,), (4, 5), None])
+def test_small_products_are_loops_and_the_products(dtype, bias):
+    """In bfloat16 a loop would round each term of a sum."""
+    a, b = torch.randn(6, 4, dtype=dtype).t(), torch.randn(6, 5, dtype=dtype)
+    c = None if bias is None else torch.randn(bias, dtype=dtype)
+
+    def product(a, b, *c):
+        return torch.addmm(*c, a, b) if c else a @ b
+
+    inputs = [a, b] if c is None else [a, b, c]
+    graph = make_fx(product)(*inputs)
+    faster_products(graph, inputs)
+    names = {str(node.target) for node in graph.graph.nodes}
+    assert bool(names & {"aten.mm.default", "aten.addmm.default"}) == (dtype is torch.bfloat16)
+    torch.testing.assert_close(graph(*inputs), product(*inputs))
+
+
 def test_a_slow_product_is_timed_once_and_a_fast_one_often():
     calls = {"slow": 0, "fast": 0}
 

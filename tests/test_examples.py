@@ -58,6 +58,7 @@ ROWS: dict[str, tuple[list[str], str]] = {
     "benchmarks/epochs.py": ([], "seconds per epoch, pyrovae, not compiled over {name}: {}"),
     "benchmarks/likelihood.py": ([], "seconds, pyrovae over {name}: {}"),
     "benchmarks/precision.py": ([], "test ELBO, bfloat16 less float32: {} nats"),
+    "benchmarks/pyro_models.py": ([], "seconds per step, pyrovae.SVI over pyro.infer.SVI, the largest: {}"),
     "benchmarks/scaling.py": ([], "seconds per step, 4 coordinates over 2: {}"),
     "benchmarks/side_by_side.py": ([], "seconds per step, one process over another: {}"),
     "benchmarks/spike_slab_mnist.py": ([], "seconds per epoch, spike-slab over normal: {}"),

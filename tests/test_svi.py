@@ -34,7 +34,8 @@ OBJECTIVES = {
 
 def only(svi):
     """The one compiled step of an SVI."""
-    (compiled,) = (each for calls in svi._state.calls.values() for each in calls.compiled.values())
+    known = [each for calls in svi._state.calls.values() for each in calls.known.values()]
+    (compiled,) = (each.compiled for each in known if each.compiled)
     return compiled
 
 

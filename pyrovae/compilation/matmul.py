@@ -54,7 +54,7 @@ def _fastest(bias: Node | None, a: Any, b: Any) -> Product | None:
     factors = a.meta["val"], b.meta["val"]
     (m, k), n = factors[0].shape, factors[1].shape[1]
     vector = bias is None or ("val" in bias.meta and tuple(bias.meta["val"].shape) == (n,))
-    if m * k * n <= TINY:
+    if m * k * n <= TINY and factors[0].dtype in (torch.float32, torch.float64):
         return _summed
     if factors[0].dtype != torch.float32 or m * k * n < SMALLEST or not vector:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ class Arguments(NamedTuple):
     ``reason`` says why such calls cannot be compiled, if they cannot.
     """
 
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
     signature: object
     tensors: Sequence[Tensor]
     rebuild: Rebuild
@@ -33,9 +35,10 @@ class Arguments(NamedTuple):
 def arguments(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Arguments:
     """What a call was given."""
     if not kwargs and all(type(arg) is Tensor for arg in args):
-        return Arguments(_layouts(args), args, lambda tensors: (tuple(tensors), {}), _reason(args))  # type: ignore[arg-type]  # tensors
+        tensors = cast(tuple[Tensor, ...], args)
+        return Arguments(args, kwargs, _layouts(tensors), tensors, lambda new: (tuple(new), {}), _reason(tensors))
     leaves, structure = pytree.tree_flatten((args, dict(kwargs)))
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    tensors = tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
     strange = next((type(leaf).__name__ for leaf in leaves if not isinstance(leaf, Tensor | PLAIN)), None)
     plain = tuple((type(x), None if isinstance(x, Tensor) else x) for x in leaves if strange is None)
 
@@ -44,7 +47,8 @@ def arguments(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Argumen
         return pytree.tree_unflatten([next(left) if isinstance(x, Tensor) else x for x in leaves], structure)
 
     why = f"it is called with a {strange}, which is neither a tensor nor a plain value" if strange else None
-    return Arguments((_layouts(tensors), plain, structure), tensors, rebuild, why or _reason(tensors))
+    signature = (_layouts(tensors), plain, structure)
+    return Arguments(args, kwargs, signature, tensors, rebuild, why or _reason(tensors))
 
 
 def settings() -> tuple[object, ...]:

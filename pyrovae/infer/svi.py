@@ -8,7 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypedDict
 
 import pyro
 import torch
@@ -18,21 +18,32 @@ from pyro.infer.util import zero_grads
 from torch import Tensor, nn
 
 from pyrovae import guards, private
-from pyrovae.compilation import Program, Timings, Unrecordable, Watch
+from pyrovae.compilation import Program, Unrecordable, Watch
 from pyrovae.infer.arguments import Arguments, arguments, settings
+from pyrovae.infer.calls import MANY, Calls, State
 from pyrovae.infer.optimizer import Grouped
 from pyrovae.infer.precision import networks_in
 from pyrovae.infer.step import Compiled, Disagreement, Losses, Observed, Recording
-from pyrovae.objectives import Objective, blame
+from pyrovae.objectives import Objective, Schedule, blame
 
 __all__ = ["SVI"]
 
+Function = Callable[..., object]
+
 MOST = 8  # compilations, after which a new step runs without
-MANY = 50  # signatures, after which new ones run without
 STEADY = 1  # calls with one key before the next is compiled
-SHORT, BRIEF = 8, 20  # keys that lasted for fewer than BRIEF calls, after which nothing new is compiled
+SHORT = 8  # short keys, after which nothing new is compiled
 
 _version = attrgetter("_version")
+
+
+class Saved(TypedDict):
+    """The state of an SVI: parameters and the optimizer's state by their names in Pyro's store."""
+
+    steps_done: int
+    epoch: float | None
+    params: dict[str, Tensor]
+    optimizer: dict[str, dict[str, object]]
 
 
 class SVI(pyro.infer.SVI):
@@ -74,8 +85,8 @@ class SVI(pyro.infer.SVI):
 
     def __init__(
         self,
-        model: Callable[..., object],
-        guide: Callable[..., object],
+        model: Function,
+        guide: Function,
         optim: pyro.optim.PyroOptim,
         loss: Any,
         loss_and_grads: Callable[..., Losses] | None = None,
@@ -108,9 +119,9 @@ class SVI(pyro.infer.SVI):
         self._told: set[str] = set()
         self._num_added = 0
         self._config: tuple[object, ...] = ()
-        self._states: OrderedDict[tuple[int, ...], _State] = OrderedDict()
+        self._states: OrderedDict[tuple[int, ...], State] = OrderedDict()
         self._names: set[str] = set()  # of the parameters met so far, in Pyro's store
-        self._pending: dict[str, Any] | None = None  # a state for parameters that do not exist yet
+        self._pending: Saved | None = None  # a state for parameters that do not exist yet
         self._stored: object = None
         self._gave_up = False
 
@@ -130,26 +141,26 @@ class SVI(pyro.infer.SVI):
         """The objective whose gradient a step takes, or the function that takes it."""
         return getattr(self.loss_and_grads, "__self__", self.loss_and_grads)
 
-    def step(self, *args: Any, **kwargs: Any) -> Any:
+    def step(self, *args: object, **kwargs: object) -> Any:
         """The loss of a batch, in nats summed over it, and one step on it; the arguments go to model and guide."""
         if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
             raise RuntimeError("step needs gradients, and runs inside torch.no_grad() or torch.inference_mode()")
         with guards.pyro_lock:
-            loss = self._run("step", args, kwargs)
+            loss = self._run("step", arguments(args, kwargs))
             self.steps_done += 1
         return loss
 
-    def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluate_loss(self, *args: object, **kwargs: object) -> Any:
         """The loss of a batch, and nothing else."""
         with guards.pyro_lock, torch.no_grad():
-            return self._run("evaluate_loss", args, kwargs)
+            return self._run("evaluate_loss", arguments(args, kwargs))
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluate(self, *args: object, **kwargs: object) -> Any:
         """The loss without schedules, weights and penalties: the negative bound on log p(x), to compare epochs by."""
         with guards.pyro_lock, torch.no_grad():
-            return self._run("evaluate", args, kwargs)
+            return self._run("evaluate", arguments(args, kwargs))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Saved:
         """Parameters and the optimizer's state by their names in Pyro's store, and the steps and epochs done."""
         self._follow_attributes()
         stored = private.stored_params()
@@ -157,7 +168,7 @@ class SVI(pyro.infer.SVI):
         optimizer = copy.deepcopy(private.optimizer_states(self.optim))
         return {"steps_done": self.steps_done, "epoch": self.epoch, "params": params, "optimizer": optimizer}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Saved) -> None:
         """Continue from a state, also one from before the first step, from another process or of an equal model.
 
         Where some parameters do not exist yet, the next call makes them first, by one more run of guide and model.
@@ -171,17 +182,16 @@ class SVI(pyro.infer.SVI):
             self.steps_done, self.epoch = state["steps_done"], state["epoch"]
             self._pending = copy.deepcopy(state)
 
-    def _load_pending(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _load_pending(self, call: Arguments) -> None:
         state, self._pending = self._pending, None
-        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.is_cuda]
-        with torch.random.fork_rng(devices=list({x.device for x in tensors})), torch.no_grad():
-            guide = poutine.trace(self.guide).get_trace(*args, **kwargs)
-            model = poutine.trace(poutine.replay(self.model, trace=guide)).get_trace(*args, **kwargs)
+        with torch.random.fork_rng(devices=list({x.device for x in call.tensors if x.is_cuda})), torch.no_grad():
+            guide = poutine.trace(self.guide).get_trace(*call.args, **call.kwargs)
+            model = poutine.trace(poutine.replay(self.model, trace=guide)).get_trace(*call.args, **call.kwargs)
         nodes: Any = [*guide.nodes.items(), *model.nodes.items()]
         self._names |= {name for name, node in nodes if node["type"] == "param"}
         self._load(state)
 
-    def _load(self, state: dict[str, Any] | None) -> None:
+    def _load(self, state: Saved | None) -> None:
         if state is None:
             return
         stored = private.stored_params()
@@ -206,28 +216,27 @@ class SVI(pyro.infer.SVI):
 
     # One call
 
-    def _run(self, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
+    def _run(self, what: str, call: Arguments) -> Losses:
         if self._pending is not None:
-            self._load_pending(args, kwargs)
+            self._load_pending(call)
         self._follow_attributes()
         if not self._state.checked:
             # under Pyro's objectives the user's functions are called as often as by Pyro's SVI, unless checks are asked
             own = isinstance(self.objective, Objective) or _is_own(self.model) or _is_own(self.guide)
             if own or self.checks:
-                guards.check(self.model, self.guide, self.objective, *args, **kwargs)
+                guards.check(self.model, self.guide, self.objective, *call.args, **call.kwargs)
             self._state.checked = True
-        call = arguments(args, kwargs)
         calls = self._calls_like(what, call)
         if what in self.expected_calls:
             self.expected_calls[what] -= 1
         compiled = self._compiled(calls, call) if self.compile is not False else None
         if compiled is None:
-            return self._run_as_it_is(calls, args, kwargs)
+            return self._run_as_it_is(calls, call)
         if isinstance(compiled, Recording):
-            return self._first_compiled(calls, compiled, args, kwargs)
+            return self._first_compiled(calls, compiled, call)
         losses, grads = compiled([*call.tensors, *self._numbers(calls, call.tensors)])
         if any(map(math.isnan, losses)):
-            self._raise_for_nan(calls, args, kwargs)
+            self._raise_for_nan(calls, call)
         if what == "step":
             self._add(compiled, grads)
         return compiled.pack(losses)
@@ -241,19 +250,19 @@ class SVI(pyro.infer.SVI):
             param.grad = grad if clean or param.grad is None else param.grad + grad
         self._count_and_update(list(compiled.recording.params))
 
-    def _run_as_it_is(self, calls: _Calls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
+    def _run_as_it_is(self, calls: Calls, call: Arguments) -> Losses:
         with calls.timings.timed():
-            result = self._loss_as_it_is(calls, args, kwargs)
+            result = self._loss_as_it_is(calls, call)
             if calls.what == "step":
                 self._count_and_update(calls.params)
         return result
 
-    def _loss_as_it_is(self, calls: _Calls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Losses:
+    def _loss_as_it_is(self, calls: Calls, call: Arguments) -> Losses:
         """The loss; under ``step`` its gradient is added to the parameters'."""
         observed = Observed()
         with networks_in(self.precision), observed, poutine.trace(param_only=True) as met:
             try:
-                result = _as_numbers(self._function(calls.what)(self.model, self.guide, *args, **kwargs))
+                result = _as_numbers(self._function(calls.what)(self.model, self.guide, *call.args, **call.kwargs))
             except (FloatingPointError, ValueError, RuntimeError) as error:
                 zero_grads(calls.params)
                 if isinstance(error, FloatingPointError):
@@ -267,9 +276,8 @@ class SVI(pyro.infer.SVI):
             self._state.watch = None
         if any(map(math.isnan, result if isinstance(result, tuple) else (result,))):
             zero_grads(calls.params)
-            raise FloatingPointError(
-                f"step {self.steps_done + 1}: the loss became NaN: {blame(self.model, self.guide, args, kwargs)}"
-            )
+            why = blame(self.model, self.guide, call.args, call.kwargs)
+            raise FloatingPointError(f"step {self.steps_done + 1}: the loss became NaN: {why}")
         return result
 
     def _count_and_update(self, params: list[Tensor]) -> None:
@@ -297,10 +305,10 @@ class SVI(pyro.infer.SVI):
             self._state.optimizers[key] = Grouped(self.optim, params)
         return self._state.optimizers[key]
 
-    def _raise_for_nan(self, calls: _Calls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _raise_for_nan(self, calls: Calls, call: Arguments) -> None:
         """The error that the step as it is raises, whose parameters have not moved."""
         with torch.enable_grad():
-            self._loss_as_it_is(calls, args, kwargs)
+            self._loss_as_it_is(calls, call)
         zero_grads(calls.params)
         raise FloatingPointError(
             f"step {self.steps_done + 1}: the loss became NaN, or data lie outside the support of their distribution, "
@@ -309,7 +317,7 @@ class SVI(pyro.infer.SVI):
 
     # What is compiled, and when
 
-    def _compiled(self, calls: _Calls, call: Arguments) -> Compiled | Recording | None:
+    def _compiled(self, calls: Calls, call: Arguments) -> Compiled | Recording | None:
         """The compiled step of this call, or its recording where it is to be compiled now."""
         if self._gave_up:
             return None
@@ -336,12 +344,12 @@ class SVI(pyro.infer.SVI):
             return self._record(calls, call, watch)
         return None
 
-    def _refused(self, calls: _Calls, why: str | None) -> Compiled | None:
+    def _refused(self, calls: Calls, why: str | None) -> Compiled | None:
         if why and self._is_due(calls):
             self._tell(why)
         return None
 
-    def _is_opaque(self, calls: _Calls, watch: Watch) -> bool:
+    def _is_opaque(self, calls: Calls, watch: Watch) -> bool:
         """Whether something that the step can read cannot be followed, which is said; or there are recurrent layers."""
         if not watch.opaque:
             return watch.recurs and not self.compile
@@ -352,7 +360,7 @@ class SVI(pyro.infer.SVI):
         self._tell(f"compile=True takes your word that these do not change what a step does: {names}", raises=False)
         return False
 
-    def _is_due(self, calls: _Calls) -> bool:
+    def _is_due(self, calls: Calls) -> bool:
         if self.compile and calls.what == "step":
             return calls.timings.count >= 1
         if self.compilations >= MOST:
@@ -365,7 +373,7 @@ class SVI(pyro.infer.SVI):
             left *= max(calls.timings.count, 0) / max(sum(alike), 1)
         return calls.timings.pays(left, known)
 
-    def _record(self, calls: _Calls, call: Arguments, watch: Watch) -> Compiled | Recording | None:
+    def _record(self, calls: Calls, call: Arguments, watch: Watch) -> Compiled | Recording | None:
         """A recording of this call; the compiled step of an equal one, where there is one."""
         if self.compilations >= MOST:
             self._give_up(f"{MOST} different steps were compiled, and this is one more")
@@ -407,9 +415,7 @@ class SVI(pyro.infer.SVI):
                 return calls.keep(watch, Compiled(recording, other.program, watch))
         return recording
 
-    def _first_compiled(
-        self, calls: _Calls, recording: Recording, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Losses:
+    def _first_compiled(self, calls: Calls, recording: Recording, call: Arguments) -> Losses:
         """Compile a step, and take it as it is: both must do the same."""
         watch = self._watched()
         if self.on_compile is not None:
@@ -424,12 +430,12 @@ class SVI(pyro.infer.SVI):
             compiled = Compiled(recording, Program(recording.graph, recording.inputs), watch)
         except Unrecordable as error:
             self._refuse(calls, error)
-            return self._run_as_it_is(calls, args, kwargs)
+            return self._run_as_it_is(calls, call)
         self.compilations += 1
         self.compile_seconds += compiled.program.seconds
         inputs = recording.inputs[: len(recording.inputs) - len(recording.updates)]
         try:
-            result = compiled.check(inputs, lambda: self._loss_as_it_is(calls, args, kwargs), update)
+            result = compiled.check(inputs, lambda: self._loss_as_it_is(calls, call), update)
         except Disagreement as error:
             self.compilations -= 1
             self._refuse(calls, error)
@@ -437,7 +443,7 @@ class SVI(pyro.infer.SVI):
         calls.keep(watch, compiled)
         return result
 
-    def _refuse(self, calls: _Calls, error: Unrecordable) -> None:
+    def _refuse(self, calls: Calls, error: Unrecordable) -> None:
         calls.reason = str(error)
         self._tell(calls.reason, error)
 
@@ -464,12 +470,12 @@ class SVI(pyro.infer.SVI):
             return
         self._config, key = config, tuple(map(id, config))
         if key not in self._states:
-            self._states[key] = _State(config)
+            self._states[key] = State(config)
             if len(self._states) > MOST:
                 self._states.popitem(last=False)
         self._state = self._states[key]
 
-    def _calls_like(self, what: str, call: Arguments) -> _Calls:
+    def _calls_like(self, what: str, call: Arguments) -> Calls:
         key: tuple[object, ...] = (what, call.signature, settings())
         if key not in self._state.calls:
             if len(self._state.calls) >= MANY and not self._gave_up and self.compile is not False:
@@ -479,7 +485,7 @@ class SVI(pyro.infer.SVI):
                 )
             if self._gave_up:
                 key = (what,)
-            self._state.calls.setdefault(key, _Calls(what, self._objective(what)))
+            self._state.calls.setdefault(key, Calls(what, self._objective(what)))
         return self._state.calls[key]
 
     def _watched(self) -> Watch:
@@ -507,13 +513,13 @@ class SVI(pyro.infer.SVI):
                 return False
         return True
 
-    def _numbers(self, calls: _Calls, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def _numbers(self, calls: Calls, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The values of the schedules now, on the device of the batch."""
         device = tensors[0].device if tensors else None
         now = (self._now(name, schedule) for name, schedule in calls.schedules.items())
         return [torch.tensor(number, dtype=torch.float64, device=device) for number in now]
 
-    def _now(self, name: str, schedule: Any) -> float:
+    def _now(self, name: str, schedule: Schedule) -> float:
         if schedule.unit == "steps":
             return schedule(self.steps_done)
         if self.epoch is None:
@@ -535,71 +541,15 @@ class SVI(pyro.infer.SVI):
             objective = objective.at({name: self._now(name, each) for name, each in objective.schedules().items()})
             return objective.loss_and_grads if what == "step" else objective.loss
 
-        def loss(*args: Any, **kwargs: Any) -> Losses:
+        def loss(model: Function, guide: Function, *args: object, **kwargs: object) -> Losses:
             of_now = objective.at(given)
             if what != "step":
-                return of_now.loss(*args, **kwargs)
-            value = of_now.differentiable_loss(*args, **kwargs)
+                return of_now.loss(model, guide, *args, **kwargs)
+            value = of_now.differentiable_loss(model, guide, *args, **kwargs)
             value.backward()
             return value
 
         return loss
-
-
-class _State:
-    """What is known of the steps under one configuration."""
-
-    def __init__(self, config: tuple[object, ...]) -> None:
-        self.config = config  # keeps the ids of its parts
-        self.calls: dict[object, _Calls] = {}
-        self.optimizers: dict[tuple[int, ...], Grouped] = {}
-        self.zeros: dict[int, tuple[Tensor, int]] = {}  # gradients after the last step, and their versions
-        self.watch: Watch | None = None
-        self.checked = False
-
-
-class _Calls:
-    """The calls of one method whose arguments and settings look alike."""
-
-    def __init__(self, what: str, objective: Any) -> None:
-        self.what = what
-        self.schedules: dict[str, Any] = objective.schedules() if isinstance(objective, Objective) else {}
-        self.reason: str | None = None  # why they cannot be compiled
-        self.timings = Timings()
-        self.params: list[Tensor] = []
-        self.names: frozenset[str] = frozenset()  # of these parameters
-        self.validated: frozenset[str] = frozenset()
-        self.known: OrderedDict[object, _Known] = OrderedDict()  # by the key of what they read from Python
-        self.latest = _Known()
-        self.watch: Watch | None = None  # that of the latest
-        self.short, self.changed = 0, ""  # how many keys soon made way for a new one, and why
-
-    def known_for(self, watch: Watch) -> _Known:
-        """What is known of this state of what they read."""
-        if watch is self.watch:
-            return self.latest
-        if watch.key not in self.known:
-            if self.watch is not None and self.latest.count < BRIEF:
-                self.short += 1
-                self.changed = self.watch.difference(watch)
-            self.known[watch.key] = _Known()
-            if len(self.known) > MANY:
-                self.known.popitem(last=False)
-        self.watch, self.latest = watch, self.known[watch.key]
-        return self.latest
-
-    def keep(self, watch: Watch, compiled: Compiled) -> Compiled:
-        self.latest = self.known.setdefault(watch.key, self.latest)
-        self.watch, self.latest.compiled = watch, compiled
-        return compiled
-
-
-class _Known:
-    """Calls with one key of what they read from Python."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.compiled: Compiled | None = None
 
 
 def _as_numbers(loss: Losses) -> Losses:

@@ -24,8 +24,8 @@ from pyrovae.objectives.sites import (
 __all__ = ["check_draws"]
 
 ADVICE = (
-    "With several draws every site has a dimension more, left of its plates: index dimensions from the right, and "
-    "reduce none except those of one datum; or take one draw, num_particles=1"
+    "With several draws every site has a dimension more, left of its plates: put the data in a plate at dim=-1, index "
+    "dimensions from the right, and reduce none except those of one datum; or give the objective one draw"
 )
 
 
@@ -53,8 +53,9 @@ def check_draws(model: Function, guide: Function, args: Args, kwargs: Kwargs, nu
             guide_sites = functions.draw_guide(num_draws)
             model_sites = functions.replay_model(guide_sites, num_draws)
         except (ValueError, RuntimeError, IndexError) as error:
+            cause = str(error.__cause__ or error).splitlines()[0]
             raise ValueError(
-                f"model and guide run at one draw and fail at {num_draws} draws: {str(error).splitlines()[0]}. {ADVICE}"
+                f"model and guide run at one draw and fail at {num_draws} draws: {cause}. {ADVICE}"
             ) from error
         for draw in (0, num_draws - 1):
             single = _single(functions, guide_sites, model_sites, alone, draw)

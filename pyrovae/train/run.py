@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,7 +85,7 @@ class Run:
         if isinstance(self.vae, nn.Module):
             return {n: t for n, t in self.vae.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
         stored = guards.stored()  # has those of all models; before the first step nobody knows which are the pair's
-        known = self.trainer.optim.optim_objs if isinstance(self.trainer, SVI) else {}
+        known: Container[Tensor] = self.trainer.optim.optim_objs if isinstance(self.trainer, SVI) else ()
         return {name: param for name, param in stored.items() if param in known} or stored
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:

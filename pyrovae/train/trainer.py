@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import pyro
 import torch
@@ -31,10 +31,10 @@ class Trainer(Protocol):
     def evaluate(self, *batch: Tensor) -> float:
         """The validation loss of a batch, in nats summed over the batch; takes no step."""
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> Mapping[str, object]:
         """The optimizer's state by names of parameters, and whatever the trainer counts."""
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: Any) -> None:
         """Put back what :meth:`state_dict` returned, also where it was taken before the first step."""
 
 
