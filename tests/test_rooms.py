@@ -55,6 +55,7 @@ BELOW: dict[str, set[str]] = {
     "nn": set(),
     "data": {"rows"},
     "rows": set(),
+    "files": set(),
 }
 # What only some rooms may import from outside.
 ONLY = {
