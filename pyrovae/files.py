@@ -7,11 +7,12 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MAX_JSON_BYTES", "check_regular", "read_json", "size_text", "write_whole"]
+__all__ = ["MAX_JSON_BYTES", "check_regular", "read_json", "size_text", "write_together", "write_whole"]
 
 MAX_JSON_BYTES = 4 << 20
 
@@ -27,20 +28,30 @@ def write_whole(path: str | Path, data: bytes) -> None:
 
     Raises: OSError that names the file; what was at ``path`` before is still there.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    write_together({Path(path): data})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """:func:`write_whole` of several files: none takes its name before all of them are on the disk."""
+    partials: dict[Path, Path] = {}
+    path = Path()
     try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        _flush_folder(path.parent)
+        for path, data in contents.items():
+            partials[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+            with partials[path].open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, partial in partials.items():
+            os.replace(partial, path)
+        for folder in {path.parent for path in contents}:
+            _flush_folder(folder)
     except OSError as error:
         raise OSError(f"{str(path)!r} cannot be written: {error.strerror}") from error
     finally:
-        with suppress(OSError):  # also when the folder is gone: the first error is the one to report
-            partial.unlink(missing_ok=True)
+        for partial in partials.values():
+            with suppress(OSError):  # also when the folder is gone: the first error is the one to report
+                partial.unlink(missing_ok=True)
 
 
 def check_regular(path: str | Path) -> int:
