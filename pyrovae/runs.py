@@ -218,12 +218,12 @@ def standardization(config: dict[str, Any]) -> Standardization | None:
 def data_rows(run: Path, config: dict[str, Any], data: str | None = None) -> Tensor:
     """Every row of ``data``, or of a run's own data, as its model takes them: binarised or standardised."""
     own = source(run, config)
-    x = rows(data or own["name"], own["data_dir"], None, own["seed"], own["missing"])
+    x = rows(data or own["name"], own["data_dir"], None, own["seed"], own["missing"], dtype=None)
     check_width(run, config, x)  # before their values
     if own["binarize"] is not None:
-        x = binarized(str(data or own["name"]), x, own["seed"])
+        x = binarized(str(data or own["name"]), x.float(), own["seed"])
     standardized = standardization(config)
-    return x if standardized is None else standardized(x)
+    return (x if standardized is None else standardized(x)).float()
 
 
 def held_out(vae: VAE, dataset: Data) -> Rows:

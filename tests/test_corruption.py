@@ -315,7 +315,7 @@ def test_from_the_command_line(desk, monkeypatch, capsys):  # noqa: F811  # a fi
         assert f"parameters, corruption {corrupt}" in capsys.readouterr().out
         config = read(desk / "out/config.json")
         assert config["model"]["corrupt"] == config["fit"]["corrupt"] == corrupt
-        assert pyrovae("fit real.csv --config out/config.json --out again --overwrite") == 0
+        assert pyrovae("fit real.csv --config out/config.json --out again --overwrite --trust") == 0
         assert read(desk / "again/metrics.json") == read(desk / "out/metrics.json")
         assert pyrovae("encode out --overwrite --trust") == 0
         codes = np.load(desk / "out/codes.npy")

@@ -54,7 +54,7 @@ BELOW: dict[str, set[str]] = {
     "hyper": set(),
     "names": set(),
     "nn": set(),
-    "data": {"rows", "files"},
+    "data": {"rows", "schema", "files"},
     "rows": set(),
     "schema": set(),
     "files": set(),

@@ -139,6 +139,16 @@ def test_a_standardisation_is_not_taken_on_trust(scales, said, run, capsys):
     assert len(error.splitlines()) == 1
 
 
+def test_a_single_number_of_any_stride_and_dtype_is_hashed(tmp_path):
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        vae = pv.build_vae((1,), 1, likelihood="normal", hidden=(1,)).to(dtype)
+        vae.posterior.head.bias.data = torch.ones((), dtype=dtype).expand(vae.posterior.head.bias.shape)
+        vae.prior.loc.value = torch.zeros((), dtype=dtype).expand(1)
+        pv.save(vae, tmp_path)
+        loaded = pv.load(tmp_path)
+        assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in vae.state_dict().items())
+
+
 OPTIONS = [
     *({"prior": prior} for prior in build.PRIORS),
     *({"likelihood": name} for name in build.LIKELIHOODS if name not in ("categorical", "autoregressive")),

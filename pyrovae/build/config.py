@@ -103,8 +103,11 @@ def digest(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
+        flat = tensor.reshape(-1)
+        if flat.numel() == 1:  # which may have a stride of 0, and counts as contiguous
+            flat = flat.clone(memory_format=torch.contiguous_format)
         total.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        total.update(flat.view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -59,11 +59,11 @@ def evaluate(
     """
     vae, config = runs.load_run(run, device, trust)
     source = runs.source(run, config)
-    dataset = pv.data.load(**source)
+    dataset = pv.data.load(**source, dtype=None)
     runs.check_width(run, config, dataset.train)
     if (standardization := runs.standardization(config)) is not None:
         dataset = dataset.standardize(standardization)
-    dataset = dataset.reshape(tuple(config["model"]["event_shape"]))
+    dataset = dataset.to(torch.float32).reshape(tuple(config["model"]["event_shape"]))
     check_support(vae, dataset, lambda: pv.data.rows(**source))
     describe(dataset, vae, source["binarize"])
     describe_standardization(dataset)

@@ -135,6 +135,6 @@ def sample(
     else:
         x = vae.decode(vae.sample_prior(num)) if mean else vae.sample(num)
     if (standardization := runs.standardization(config)) is not None:
-        x = standardization.inverse(x)
+        x = standardization.inverse(x.cpu())
     runs.save_array(path, x.cpu())
     click.echo(f"{num} {'means' if mean else 'draws'} of shape {tuple(x.shape[1:])}: {path}")
