@@ -72,12 +72,7 @@ def one_of(*values: str) -> Kind:
 
 def optional(kind: Kind) -> Kind:
     """None, or a value of this kind."""
-
-    def or_none(value: Any) -> str | None:
-        expected = None if value is None else kind(value)
-        return None if expected is None else f"{expected}, or None"
-
-    return or_none
+    return lambda value: None if value is None else kind(value)
 
 
 def listed(kind: Kind, expected: str, most: int) -> Kind:

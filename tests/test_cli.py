@@ -343,7 +343,7 @@ BAD = {  # command: what its one line says; --out out and TINY are added to fit
     "fit real.csv --device nonsense": "--device 'nonsense' cannot be used here",
     "fit real.csv --device meta": "--device 'meta' cannot be used here",
     "fit real.csv --epoch 3": "No such option.*--epoch.*--epochs",
-    "fit real.csv --config cut_config/config.json": "--config 'cut_config/config.json' is not JSON",
+    "fit real.csv --config cut_config/config.json": "--config 'cut_config/config.json' is cut short or not JSON",
     "fit real.csv --config foreign_config/config.json": "--config .* must hold options of fit by name: batch_size",
     "fit": "Missing argument 'DATA'",
     "fit real.csv --out run": "--out 'run' exists: choose another folder, or --overwrite",

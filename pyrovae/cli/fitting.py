@@ -30,7 +30,10 @@ def _read_defaults(ctx: click.Context, _: click.Parameter, path: str | None) -> 
     """``--config``: option values from a JSON file, below those of the command line."""
     if path is None:
         return
-    values = read_json(path)
+    try:
+        values = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"--config {error}") from error
     command = str(ctx.command.name)
     values = values.get(command, values.get("fit", values)) if isinstance(values, dict) else values
     known = {parameter.name for parameter in ctx.command.params} - {"data", "config"}
