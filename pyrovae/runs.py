@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from torch import Tensor
 from pyrovae import plots
 from pyrovae.build import load, read_config
 from pyrovae.data import Data, Standardization, binarized, rows
+from pyrovae.files import read_json
 from pyrovae.rows import Rows, data_of, moved
+from pyrovae.schema import Kind, check_section, flag, listed, number, one_of, optional, text, whole
 from pyrovae.train import History
 from pyrovae.vae import VAE
 
@@ -41,6 +43,7 @@ __all__ = [
     "new_run",
     "read_comparison",
     "read_history",
+    "read_run",
     "save_array",
     "save_bytes",
     "save_figure",
@@ -49,6 +52,17 @@ __all__ = [
     "write_figures",
     "write_json",
 ]
+
+# the section data of a run's config.json
+DATA: dict[str, Kind] = {
+    "name": text,
+    "data_dir": optional(text),
+    "binarize": optional(one_of("static", "dynamic")),
+    "seed": whole(0, 2**63 - 1),
+    "missing": flag,
+    "sha256": optional(text),
+    "standardization": lambda value: None if value is None or isinstance(value, dict) else "a dictionary, or None",
+}
 
 
 @contextmanager
@@ -129,10 +143,41 @@ def new_comparison(out: Path, overwrite: bool, resume: bool) -> Iterator[Path]:
         raise
 
 
-def load_run(run: Path, device_name: str) -> tuple[VAE, dict[str, Any]]:
-    with importing_from_here():
-        config = read_config(run)
-        return load(run).to(device(device_name)), config
+def load_run(run: Path, device_name: str, trust: bool = False) -> tuple[VAE, dict[str, Any]]:
+    """The model of a run and its config; parts of the user's own are imported from here only with ``trust``."""
+    config = read_run(run)
+    with importing_from_here() if trust else nullcontext():
+        return load(run, trust=trust).to(device(device_name)), config
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """``config.json`` of a run, with its sections checked.
+
+    Raises: FileNotFoundError, or ValueError of one line that names the file.
+    """
+    config, where = read_config(run), repr(str(run / "config.json"))
+    if config.get("data") is not None:
+        check_section(f"{where}: data", config["data"], DATA, ())
+        check_standardization(where, config)
+    if config.get("fit") is not None and not isinstance(config["fit"], dict):
+        raise ValueError(f"{where}: fit must be a dictionary of options, got {type(config['fit']).__name__}")
+    return config
+
+
+def check_standardization(where: str, config: dict[str, Any]) -> None:
+    """ValueError unless there is one finite location and one positive scale for each value of a row."""
+    saved = config["data"].get("standardization")
+    if saved is None:
+        return
+    kinds = {
+        "loc": listed(number(), "finite numbers", sys.maxsize),
+        "scale": listed(number(sys.float_info.min), "positive finite numbers", sys.maxsize),
+    }
+    check_section(f"{where}: standardization", saved, kinds, tuple(kinds))
+    width = len(saved["loc"]) if config["model"] is None else math.prod(config["model"]["event_shape"])
+    for name, values in saved.items():
+        if len(values) != width:
+            raise ValueError(f"{where}: standardization: {name} must have {width} numbers, got {len(values)}")
 
 
 def read_history(path: Path) -> History:
@@ -145,9 +190,9 @@ def read_history(path: Path) -> History:
 def read_comparison(folder: Path) -> dict[str, Any]:
     """``config.json`` of a comparison; FileNotFoundError or ValueError when it is not one."""
     path = folder / "config.json"
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no comparison in {str(folder)!r}: it has no config.json")
-    config = json.loads(path.read_text())
+    config = read_json(path)
     if not isinstance(config, dict) or "compare" not in config:
         raise ValueError(f"{str(path)!r} is not the config of a comparison")
     return config
@@ -165,18 +210,20 @@ def source(run: Path, config: dict[str, Any]) -> dict[str, Any]:
 def standardization(config: dict[str, Any]) -> Standardization | None:
     """What a run's data were standardised by, if they were."""
     saved = (config.get("data") or {}).get("standardization")
-    return None if saved is None else Standardization(torch.tensor(saved["loc"]), torch.tensor(saved["scale"]))
+    if saved is None:
+        return None
+    return Standardization(*(torch.tensor(saved[name], dtype=torch.float64) for name in ("loc", "scale")))
 
 
 def data_rows(run: Path, config: dict[str, Any], data: str | None = None) -> Tensor:
     """Every row of ``data``, or of a run's own data, as its model takes them: binarised or standardised."""
     own = source(run, config)
-    x = rows(data or own["name"], own["data_dir"], None, own["seed"], own["missing"])
+    x = rows(data or own["name"], own["data_dir"], None, own["seed"], own["missing"], dtype=None)
     check_width(run, config, x)  # before their values
     if own["binarize"] is not None:
-        x = binarized(str(data or own["name"]), x, own["seed"])
+        x = binarized(str(data or own["name"]), x.float(), own["seed"])
     standardized = standardization(config)
-    return x if standardized is None else standardized(x)
+    return (x if standardized is None else standardized(x)).float()
 
 
 def held_out(vae: VAE, dataset: Data) -> Rows:

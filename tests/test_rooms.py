@@ -28,9 +28,10 @@ BELOW: dict[str, set[str]] = {
         "conditional",
         "likelihoods",
         "rows",
+        "files",
         "pyrovae",
     },
-    "runs": {"plots", "train", "build", "vae", "data", "rows"},
+    "runs": {"plots", "train", "build", "vae", "data", "rows", "schema", "files"},
     "sklearn": {"metrics", "train", "optim", "build", "compilation", "objectives", "vae"},
     "plots": {"metrics", "train", "adversarial", "vae", "rows"},
     "compression": {"vae", "distributions", "guards"},
@@ -40,7 +41,7 @@ BELOW: dict[str, set[str]] = {
     "infer": {"compilation", "objectives", "guards", "private"},
     "optim": {"objectives", "names"},
     "objectives": {"guards", "distributions"},
-    "build": {"conditional", "vae", "priors", "likelihoods", "guides", "nn", "guards", "names"},
+    "build": {"conditional", "vae", "priors", "likelihoods", "guides", "nn", "guards", "names", "schema", "files"},
     "conditional": {"vae", "compilation", "guards"},
     "vae": {"compilation", "guards"},
     "priors": {"distributions", "hyper"},
@@ -54,8 +55,10 @@ BELOW: dict[str, set[str]] = {
     "hyper": set(),
     "names": set(),
     "nn": set(),
-    "data": {"rows"},
+    "data": {"rows", "schema", "files"},
     "rows": set(),
+    "schema": set(),
+    "files": set(),
 }
 # What only some rooms may import from outside.
 ONLY = {

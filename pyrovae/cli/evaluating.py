@@ -13,7 +13,7 @@ from pyrovae import runs
 from pyrovae.cli.preparing import check_support, describe_standardization
 from pyrovae.cli.reporting import SEED, describe, importance_samples, seen_by_the_model
 from pyrovae.cli.sections import print_summary
-from pyrovae.cli.using import device_option, run_argument
+from pyrovae.cli.using import device_option, run_argument, trust_option
 from pyrovae.data import Data
 from pyrovae.metrics import Summary
 from pyrovae.rows import Rows, each, num_rows
@@ -42,8 +42,11 @@ CURVE_DATA = 100
     help="Bound log p(x) by annealing too, of 20 rows: minutes for 1000.",
 )
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Of the draws.")
+@trust_option
 @device_option
-def evaluate(run: Path, num_samples: int | None, codes: str, ais: int | None, seed: int, device: str) -> None:
+def evaluate(
+    run: Path, num_samples: int | None, codes: str, ais: int | None, seed: int, trust: bool, device: str
+) -> None:
     """Measure the model of RUN on its held-out test set.
 
     The table is printed, its numbers are written to RUN/metrics.json, and pictures to RUN/figures. docs/units.md says
@@ -54,13 +57,13 @@ def evaluate(run: Path, num_samples: int | None, codes: str, ais: int | None, se
     pyrovae evaluate runs/digits --codes sample --num-samples 10000
     pyrovae evaluate runs/digits --ais 1000
     """
-    vae, config = runs.load_run(run, device)
+    vae, config = runs.load_run(run, device, trust)
     source = runs.source(run, config)
-    dataset = pv.data.load(**source)
+    dataset = pv.data.load(**source, dtype=None)
     runs.check_width(run, config, dataset.train)
     if (standardization := runs.standardization(config)) is not None:
         dataset = dataset.standardize(standardization)
-    dataset = dataset.reshape(tuple(config["model"]["event_shape"]))
+    dataset = dataset.to(torch.float32).reshape(tuple(config["model"]["event_shape"]))
     check_support(vae, dataset, lambda: pv.data.rows(**source))
     describe(dataset, vae, source["binarize"])
     describe_standardization(dataset)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from pyrovae import runs
 from pyrovae.build import CORRUPTIONS, GUIDES, LIKELIHOODS, PRIORS
+from pyrovae.cli.options import as_typed, refuse_imports, trust_config_option
 from pyrovae.cli.preparing import (
     count,
     describe_standardization,
@@ -20,6 +20,7 @@ from pyrovae.cli.preparing import (
     warn_of_few,
 )
 from pyrovae.cli.reporting import SEED, describe, print_table
+from pyrovae.files import read_json
 from pyrovae.optim import OPTIMIZERS, SCHEDULES
 
 __all__ = ["fit"]
@@ -30,15 +31,18 @@ def _read_defaults(ctx: click.Context, _: click.Parameter, path: str | None) -> 
     if path is None:
         return
     try:
-        values = json.loads(Path(path).read_text())
+        values = read_json(path)
     except ValueError as error:
-        raise ValueError(f"--config {path!r} is not JSON: {error}") from error
+        raise ValueError(f"--config {error}") from error
     command = str(ctx.command.name)
     values = values.get(command, values.get("fit", values)) if isinstance(values, dict) else values
     known = {parameter.name for parameter in ctx.command.params} - {"data", "config"}
     if not isinstance(values, dict) or not set(values) <= known:
         raise ValueError(f"--config {path!r} must hold options of {command} by name: {', '.join(sorted(known))}")
-    ctx.default_map = {**(ctx.default_map or {}), **values}
+    given = {parameter.name: parameter for parameter in ctx.command.params}
+    typed = {name: as_typed(f"--config {path!r}: {name}", given[name], value) for name, value in values.items()}
+    ctx.default_map = {**(ctx.default_map or {}), **{name: text for name, text in typed.items() if text is not None}}
+    refuse_imports(ctx, path, typed)
 
 
 def _widths(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
@@ -174,6 +178,7 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
     expose_value=False,
     help="JSON file of these options; a run's config.json repeats it.",
 )
+@trust_config_option
 def fit(data: str, out: Path, overwrite: bool, **options: Any) -> None:
     """Train a VAE on DATA and leave a run in --out.
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 import pyrovae as pv
 from pyrovae import runs
-from pyrovae.build import name_and_options, read_config
+from pyrovae.build import name_and_options
 from pyrovae.cli.preparing import Prepared, prepare, run_config, train_run
 from pyrovae.cli.reporting import seen_by_the_model
 from pyrovae.cli.searching import SEARCH
 from pyrovae.cli.table import Row, as_text
+from pyrovae.files import read_json
 from pyrovae.plots import Portrait
 from pyrovae.train import History
 
@@ -74,9 +75,9 @@ def leave_run(folder: Path, data: str, model: Model) -> tuple[Row, Portrait, His
     prepared = prepare(data, model.options)
     if folder.exists():
         check_same(folder, data, model.options, prepared)
-        vae = runs.load_run(folder, model.options["device"])[0]
+        vae = pv.load(folder, prepared.vae)  # its parts are those of the options, not of the file
         prepared = prepared._replace(vae=vae)
-        numbers = json.loads((folder / "metrics.json").read_text())
+        numbers = read_json(folder / "metrics.json")
         history = runs.read_history(folder / "history.csv")
     else:
         with runs.new_run(folder, overwrite=False) as run:
@@ -86,7 +87,7 @@ def leave_run(folder: Path, data: str, model: Model) -> tuple[Row, Portrait, His
 
 def check_same(folder: Path, data: str, options: dict[str, Any], prepared: Prepared) -> None:
     """Refuse a run that was trained with other options or on other data; where a learning rate is searched for, any."""
-    was, now = read_config(folder), json.loads(json.dumps(run_config(data, options, prepared)))
+    was, now = runs.read_run(folder), json.loads(json.dumps(run_config(data, options, prepared)))
     pairs = {"data": (was["data"]["name"], now["data"]["name"])}
     pairs |= {name: (was["fit"].get(name), value) for name, value in now["fit"].items()}
     for name, (old, new) in pairs.items():

@@ -171,7 +171,7 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
     if binarize is None and name in GREY and likelihood in (None, "bernoulli"):
         binarize = "dynamic"
     binarize = None if binarize == "none" else binarize
-    dataset = pv.data.load(name, options["data_dir"], binarize, options["seed"], missing=options["missing"])
+    dataset = pv.data.load(name, options["data_dir"], binarize, options["seed"], missing=options["missing"], dtype=None)
     splits = [x[~x.isnan()] for x in (dataset.train, dataset.val, dataset.test)]
     if likelihood is None:
         binary = all(bool(((x == 0) | (x == 1)).all()) for x in splits)
@@ -183,7 +183,8 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
     if standardize is None:
         unit = bool(((splits[0] >= 0) & (splits[0] <= 1)).all())
         standardize = dataset.image_shape is None and not unit and likelihood.partition(":")[0] in ("normal", "laplace")
-    return dataset.standardize() if standardize else dataset, likelihood, binarize
+    dataset = dataset.standardize() if standardize else dataset  # before the rows are rounded
+    return dataset.to(torch.float32), likelihood, binarize
 
 
 def _is_real(likelihood: str) -> bool:

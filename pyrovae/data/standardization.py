@@ -48,9 +48,12 @@ class Standardization(NamedTuple):
         return {"loc": self.loc.tolist(), "scale": self.scale.tolist()}
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Rows in the data's own units, standardised."""
-        return ((x.flatten(1) - self.loc.to(x)) / self.scale.to(x)).reshape(x.shape)
+        """Rows in the data's own units, standardised: in the wider dtype of the rows and ``loc``, then rounded."""
+        wide = torch.promote_types(x.dtype, self.loc.dtype)
+        loc, scale = self.loc.to(x.device, wide), self.scale.to(x.device, wide)
+        return ((x.flatten(1).to(wide) - loc) / scale).reshape(x.shape).to(x.dtype)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """Standardised rows, in the data's own units."""
-        return (y.flatten(1) * self.scale.to(y) + self.loc.to(y)).reshape(y.shape)
+        """Standardised rows, in the data's own units and in the wider dtype of the rows and ``loc``."""
+        wide = torch.promote_types(y.dtype, self.loc.dtype)
+        return (y.flatten(1) * self.scale.to(y.device, wide) + self.loc.to(y.device, wide)).reshape(y.shape)
