@@ -35,7 +35,7 @@ BELOW: dict[str, set[str]] = {
     "plots": {"metrics", "train", "adversarial", "vae", "rows"},
     "compression": {"vae", "distributions", "guards"},
     "metrics": {"compilation", "objectives", "vae", "distributions", "guards", "rows"},
-    "train": {"random_state", "infer", "optim", "objectives", "vae", "data", "likelihoods", "guards", "rows"},
+    "train": {"random_state", "infer", "optim", "objectives", "vae", "data", "likelihoods", "guards", "rows", "files"},
     "adversarial": {"infer", "objectives", "vae", "priors", "guides", "compilation", "distributions", "guards"},
     "infer": {"compilation", "objectives", "guards"},
     "optim": {"objectives", "names"},
@@ -55,6 +55,7 @@ BELOW: dict[str, set[str]] = {
     "nn": set(),
     "data": {"rows"},
     "rows": set(),
+    "files": set(),
 }
 # What only some rooms may import from outside.
 ONLY = {
