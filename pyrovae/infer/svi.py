@@ -6,7 +6,8 @@ import copy
 import math
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any
 
@@ -29,6 +30,7 @@ __all__ = ["SVI"]
 
 MOST = 8  # compilations, after which a new step runs without
 MANY = 50  # signatures, after which new ones run without
+REHEARSED = 3  # calls after which a step that is to be compiled is compiled
 STEADY = 1  # calls with one key before the next is compiled
 SHORT, BRIEF = 8, 20  # keys that lasted for fewer than BRIEF calls, after which nothing new is compiled
 
@@ -111,6 +113,8 @@ class SVI(pyro.infer.SVI):
         self._states: OrderedDict[tuple[int, ...], _State] = OrderedDict()
         self._names: set[str] = set()  # of the parameters met so far, in Pyro's store
         self._pending: dict[str, Any] | None = None  # a state for parameters that do not exist yet
+        self._rehearsals: dict[str, list[Any]] = {}  # calls that a loaded state has met, and this process has not
+        self._rehearses = False
         self._stored: object = None
         self._gave_up = False
 
@@ -152,15 +156,26 @@ class SVI(pyro.infer.SVI):
     def state_dict(self) -> dict[str, Any]:
         """Parameters and the optimizer's state by their names in Pyro's store, and the steps and epochs done."""
         self._follow_attributes()
+        if self._pending is not None:  # loaded, and no call has made the parameters since
+            return copy.deepcopy(self._pending)
         stored = private.stored_params()
         params = {name: stored[name].detach().clone() for name in self._names if name in stored}
         optimizer = copy.deepcopy(private.optimizer_states(self.optim))
-        return {"steps_done": self.steps_done, "epoch": self.epoch, "params": params, "optimizer": optimizer}
+        met = {each.text: [min(each.count, REHEARSED), each.is_compiled] for each in self._state.calls.values()}
+        calls = {**self._rehearsals, **met}
+        return {
+            "steps_done": self.steps_done,
+            "epoch": self.epoch,
+            "params": params,
+            "optimizer": optimizer,
+            "calls": calls,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state, also one from before the first step, from another process or of an equal model.
 
-        Where some parameters do not exist yet, the next call makes them first, by one more run of guide and model.
+        Where some parameters do not exist yet, the next call makes them first, by one more run of guide and model. A
+        step that was compiled is compiled again before it is taken, so that it gives the numbers of a run that went on.
 
         Raises: ValueError where names or shapes are not those of this model, before anything is changed.
         """
@@ -173,13 +188,45 @@ class SVI(pyro.infer.SVI):
 
     def _load_pending(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         state, self._pending = self._pending, None
-        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.is_cuda]
-        with torch.random.fork_rng(devices=list({x.device for x in tensors})), torch.no_grad():
+        with self._undone(args, kwargs), torch.no_grad():
             guide = poutine.trace(self.guide).get_trace(*args, **kwargs)
             model = poutine.trace(poutine.replay(self.model, trace=guide)).get_trace(*args, **kwargs)
         nodes: Any = [*guide.nodes.items(), *model.nodes.items()]
         self._names |= {name for name, node in nodes if node["type"] == "param"}
         self._load(state)
+
+    def _rehearse(self, what: str, args: tuple[Any, ...], kwargs: dict[str, Any], count: int, compiled: bool) -> None:
+        """Bring a call to where it was when the state was saved, compiled or not, and undo what it does."""
+        before, self._rehearses = (self._num_added, dict(self.expected_calls)), compiled
+        with self._undone(args, kwargs):
+            for _ in range(count):
+                self._run(what, args, kwargs)
+        (self._num_added, self.expected_calls), self._rehearses = before, False
+
+    @contextmanager
+    def _undone(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[None]:
+        """Put back random state, parameters, buffers and the state of the optimizer, each in place."""
+        stored = private.stored_params()
+        tensors = {id(x): x for x in (*self._watched().tensors, *(stored[n] for n in self._names if n in stored))}
+        tensors = {key: x for key, x in tensors.items() if not x.is_meta}
+        optimizers = [(p, getattr(each, "optimizer", each)) for p, each in self.optim.optim_objs.items()]
+        states = [optimizer.state.get(param, {}) for param, optimizer in optimizers]
+        before = {key: x.detach().clone() for key, x in tensors.items()}
+        states_before = copy.deepcopy([dict(state) for state in states])
+        cuda = {x.device for x in (*args, *kwargs.values(), *tensors.values()) if isinstance(x, Tensor) and x.is_cuda}
+        with torch.random.fork_rng(devices=list(cuda)):
+            yield
+        with torch.no_grad():
+            for key, x in tensors.items():
+                if not torch.equal(x, before[key]):
+                    x.copy_(before[key])
+            for (param, optimizer), old in zip(optimizers, states_before, strict=True):
+                now = optimizer.state[param]
+                for name, value in old.items():
+                    if isinstance(value, Tensor):
+                        now[name].copy_(value)
+                    else:
+                        now[name] = value
 
     def _load(self, state: dict[str, Any] | None) -> None:
         if state is None:
@@ -203,6 +250,7 @@ class SVI(pyro.infer.SVI):
         self._names = set(own.values())
         self._config = ()
         self._states.clear()
+        self._rehearsals = copy.deepcopy(state.get("calls", {}))
 
     # One call
 
@@ -218,6 +266,10 @@ class SVI(pyro.infer.SVI):
             self._state.checked = True
         call = arguments(args, kwargs)
         calls = self._calls_like(what, call)
+        if (met := self._rehearsals.pop(calls.text, None)) and (met[1] or (self.compile and what == "step")):
+            self._rehearse(what, args, kwargs, *met)
+            calls = self._calls_like(what, call)
+        calls.count += 1
         if what in self.expected_calls:
             self.expected_calls[what] -= 1
         compiled = self._compiled(calls, call) if self.compile is not False else None
@@ -353,7 +405,7 @@ class SVI(pyro.infer.SVI):
         return False
 
     def _is_due(self, calls: _Calls) -> bool:
-        if self.compile and calls.what == "step":
+        if self._rehearses or (self.compile and calls.what == "step"):
             return calls.timings.count >= 1
         if self.compilations >= MOST:
             self._give_up(f"{MOST} different steps were compiled, and this is one more")
@@ -479,7 +531,7 @@ class SVI(pyro.infer.SVI):
                 )
             if self._gave_up:
                 key = (what,)
-            self._state.calls.setdefault(key, _Calls(what, self._objective(what)))
+            self._state.calls.setdefault(key, _Calls(what, self._objective(what), f"{what} {call.signature!r}"))
         return self._state.calls[key]
 
     def _watched(self) -> Watch:
@@ -561,8 +613,9 @@ class _State:
 class _Calls:
     """The calls of one method whose arguments and settings look alike."""
 
-    def __init__(self, what: str, objective: Any) -> None:
-        self.what = what
+    def __init__(self, what: str, objective: Any, text: str) -> None:
+        self.what, self.text = what, text  # the same text in another process
+        self.count = 0
         self.schedules: dict[str, Any] = objective.schedules() if isinstance(objective, Objective) else {}
         self.reason: str | None = None  # why they cannot be compiled
         self.timings = Timings()
@@ -573,6 +626,11 @@ class _Calls:
         self.latest = _Known()
         self.watch: Watch | None = None  # that of the latest
         self.short, self.changed = 0, ""  # how many keys soon made way for a new one, and why
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the latest call had, or made, compiled code."""
+        return self.latest.compiled is not None
 
     def known_for(self, watch: Watch) -> _Known:
         """What is known of this state of what they read."""
