@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["locked", "made"]
+__all__ = ["exchange", "locked", "made", "remove_partial"]
 
 _held: ContextVar[frozenset[tuple[int, int]]] = ContextVar("_held", default=frozenset())
 
@@ -69,3 +69,21 @@ def made(folder: Path) -> list[Path]:
                     other.rmdir()
             raise OSError(f"{str(folder)!r} cannot be written: {error.strerror}") from error
     return new
+
+
+def remove_partial(folder: Path, names: Iterable[str]) -> None:
+    """Remove the unfinished copies of files that a killed process left; the lock must be held."""
+    for name in names:
+        for path in folder.glob(f".{name}.????????.partial"):
+            path.unlink()
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders in one step; False where the system cannot."""
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, swap = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    return call is not None and call(here, os.fsencode(one), here, os.fsencode(other), swap) == 0

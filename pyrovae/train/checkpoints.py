@@ -17,7 +17,7 @@ from torch import nn
 
 from pyrovae.build import save
 from pyrovae.files import write_whole
-from pyrovae.folders import locked, made
+from pyrovae.folders import locked, made, remove_partial
 from pyrovae.train.callbacks import Callback
 from pyrovae.train.identity import check_identity
 from pyrovae.train.signals import Signals
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["CHECKPOINT", "Checkpoint", "write_history"]
 
 CHECKPOINT = "checkpoint.safetensors"
+FILES = ("config.json", "history.csv", CHECKPOINT, "model.safetensors")
 
 
 class Checkpoint(Callback):
@@ -105,17 +106,18 @@ class Checkpoint(Callback):
             made(self.folder.absolute())
 
     def _begin(self, run: Run) -> None:
-        path = self.folder / CHECKPOINT
+        path, config = self.folder / CHECKPOINT, self.folder / "config.json"
+        remove_partial(self.folder, FILES)
         if path.exists():
             state = read_state(path)
             check_identity(state["identity"], self._identity, str(self.folder))
             run.load_state_dict(state["run"])
-        else:
-            if (self.folder / "model.safetensors").exists():
-                raise FileExistsError(f"out: {str(self.folder)!r} has a model and no checkpoint to resume from")
-            write_state(path, self._state(run))
-        if not (path := self.folder / "config.json").exists() or not self._is_finished(path):
+        elif (self.folder / "model.safetensors").exists():
+            raise FileExistsError(f"out: {str(self.folder)!r} has a model and no checkpoint to resume from")
+        if not config.exists() or not self._is_finished(config):
             self._write_config(run, finished=False)
+        if not path.exists():
+            write_state(path, self._state(run))
         write_history(run.history, self.folder / "history.csv")
 
     def _finish(self, run: Run) -> None:
