@@ -126,6 +126,7 @@ def test_fit_writes_a_run_and_prints_its_numbers(desk, capsys):
     assert pyrovae(f"{DIGITS} --out new/runs/mine") == 0
     run = desk / "new/runs/mine"
     assert sorted(str(path.relative_to(run)) for path in run.rglob("*.*")) == [
+        "checkpoint.safetensors",
         "config.json",
         *(f"figures/{name}.png" for name in ("codes", "loss", "prior_samples", "reconstructions")),
         "history.csv",

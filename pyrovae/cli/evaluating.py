@@ -15,8 +15,10 @@ from pyrovae.cli.reporting import SEED, describe, importance_samples, seen_by_th
 from pyrovae.cli.sections import print_summary
 from pyrovae.cli.using import device_option, run_argument, trust_option
 from pyrovae.data import Data
+from pyrovae.folders import locked
 from pyrovae.metrics import Summary
 from pyrovae.rows import Rows, each, num_rows
+from pyrovae.train.signals import Signals
 from pyrovae.vae import VAE
 
 __all__ = ["evaluate"]
@@ -86,9 +88,12 @@ def evaluate(
     torch.manual_seed(seed)
     figures = _figures(vae, x, dataset, measured)
     print_summary(measured)
-    runs.write_json(run / "metrics.json", {**measured.numbers, "missing": measured.missing})
-    for name, figure in figures.items():
-        runs.save_figure(run / "figures" / f"{name}.png", figure)
+    pictures = {f"{name}.png": runs.picture(figure) for name, figure in figures.items()}
+    with locked(run), Signals():  # the files belong together: a signal waits until all of them are written
+        runs.write_json(run / "metrics.json", {**measured.numbers, "missing": measured.missing})
+        (run / "figures").mkdir(exist_ok=True)
+        for name, content in pictures.items():
+            runs.save_bytes(run / "figures" / name, content)
     click.echo(f"written in {run}: metrics.json, and in figures/ {', '.join(f'{name}.png' for name in figures)}")
 
 

@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
-from pyrovae import runs
-from pyrovae.build import CORRUPTIONS, GUIDES, LIKELIHOODS, PRIORS
+from pyrovae.build import CORRUPTIONS, GUIDES, LIKELIHOODS, PRIORS, read_config
+from pyrovae.cli.errors import explained
 from pyrovae.cli.options import as_typed, refuse_imports, trust_config_option
 from pyrovae.cli.preparing import (
+    check_same,
     count,
     describe_standardization,
     followed,
+    measure_run,
     prepare,
     rows_of_step,
     train_run,
@@ -22,6 +24,7 @@ from pyrovae.cli.preparing import (
 from pyrovae.cli.reporting import SEED, describe, print_table
 from pyrovae.files import read_json
 from pyrovae.optim import OPTIMIZERS, SCHEDULES
+from pyrovae.places import is_finished, new_place
 
 __all__ = ["fit"]
 
@@ -60,7 +63,8 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 @click.command(short_help="Train a VAE on a data set.")
 @click.argument("data")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run, made by this command.")
-@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out, when the new one is trained.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, where it was cut short.")
 @click.option(
     "--prior",
     default="normal",
@@ -179,19 +183,27 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
     help="JSON file of these options; a run's config.json repeats it.",
 )
 @trust_config_option
-def fit(data: str, out: Path, overwrite: bool, **options: Any) -> None:
+@click.pass_context
+def fit(ctx: click.Context, data: str, out: Path, overwrite: bool, resume: bool, **options: Any) -> None:
     """Train a VAE on DATA and leave a run in --out.
 
     DATA is digits, mnist, fashion-mnist or patches (of photographs), or a file of your own (.npy, .npz, .csv, .pt, one
-    row per datum), or a folder of images.
+    row per datum), or a folder of images. What was cut short goes on with the same command and --resume.
 
     \b
     pyrovae fit digits --out runs/digits
     pyrovae fit mnist --prior laplace --latent-dim 50 --out runs/mnist-laplace
     pyrovae fit measurements.csv --likelihood normal --latent-dim 4 --out runs/mine
     """
-    with runs.new_run(out, overwrite) as folder:
+    if overwrite and resume:
+        raise click.UsageError("--overwrite and --resume exclude each other")
+    with new_place(out, overwrite, resume, "run", read_config) as place:
         prepared = prepare(data, options)
+        if is_finished(place.folder) and (place.folder / "metrics.json").exists():
+            check_same(place.folder, data, options, prepared)
+            place.settle()
+            click.echo(f"the run in {out} is finished")
+            return
         describe(prepared.dataset, prepared.vae, prepared.binarize)
         describe_standardization(prepared.dataset)
         warn_of_few(prepared.dataset)
@@ -200,6 +212,15 @@ def fit(data: str, out: Path, overwrite: bool, **options: Any) -> None:
             f"{options['optim']} at learning rate {options['lr']:g}{followed(options)}, seed {options['seed']}, on "
             f"{options['device']}"
         )
-        numbers, _ = train_run(folder, data, options, prepared)
-        print_table(numbers)
+        check_same(place.folder, data, options, prepared)
+        history = train_run(place, data, options, prepared)
+        try:
+            numbers, problem = measure_run(place.folder, options, prepared, history)
+        except Exception as error:  # the model is on the disk
+            problem = f"the run could not be measured: {explained(error) or repr(error)}"
+        else:
+            print_table(numbers)
+    if problem is not None:
+        click.echo(f"pyrovae: error: {problem}; the trained model is saved in {out}", err=True)
+        ctx.exit(1)
     click.echo(f"run saved in {out}: config.json, model.safetensors, history.csv, metrics.json, figures/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,19 +16,23 @@ from torch.distributions import constraints
 import pyrovae as pv
 from pyrovae import runs
 from pyrovae.build import LIKELIHOODS, by_name_or_path, name_and_options, usual_warmup
+from pyrovae.cli.errors import explained
 from pyrovae.cli.reporting import measure
 from pyrovae.data import Data
 from pyrovae.likelihoods import Likelihood
+from pyrovae.places import Place
 from pyrovae.train import History
 from pyrovae.vae import VAE
 
 __all__ = [
     "LENGTHS",
     "Prepared",
+    "check_same",
     "check_support",
     "count",
     "describe_standardization",
     "followed",
+    "measure_run",
     "optimizer",
     "prepare",
     "rows_of_step",
@@ -41,6 +46,7 @@ __all__ = [
 LENGTHS = {"step": 1 / 3, "cosine": 1.0, "one-cycle": 1.0, "warmup": 0.1}
 # where --epochs is not given; 100 for other data
 EPOCHS = {"digits": 200, "mnist": 20, "fashion-mnist": 20, "patches": 20}
+SEARCH = "search"  # what --lr is where it is searched for
 GREY = ("digits", "mnist", "fashion-mnist")  # built-in images in [0, 1]
 FEW = 10  # test data
 
@@ -102,30 +108,35 @@ def prepare(data: str, options: dict[str, Any], weights_seed: int | None = None)
     return Prepared(vae, dataset, likelihood, binarize, epochs)
 
 
-def train_run(folder: Path, data: str, options: dict[str, Any], prepared: Prepared) -> tuple[dict[str, Any], History]:
-    """Train what was prepared, measure it, and write the run into a folder that is there; its numbers and history."""
+def train_run(place: Place, data: str, options: dict[str, Any], prepared: Prepared) -> History:
+    """Train what was prepared, or what is left of it, in the folder of the run; its weights are then on the disk."""
     vae, dataset, _, _, epochs = prepared
+    versions = {"pyrovae": pv.__version__, "torch": torch.__version__, "pyro": pyro.__version__}
+    sections = {**run_config(data, options, prepared), "versions": versions}
     history = pv.fit(
         vae,
         dataset,
         epochs=epochs,
         optim=optimizer(options, dataset, epochs),
         seed=options["seed"],
+        callbacks=[pv.train.Checkpoint(place.folder, resume=True, sections=sections)],
         **training(options, prepared),
     )
-    numbers = measure(vae, dataset, options["num_samples"], options["seed"])
-    config = run_config(data, options, prepared)
-    pv.save(
-        vae,
-        folder,
-        data=config["data"],
-        fit=config["fit"],
-        versions={"pyrovae": pv.__version__, "torch": torch.__version__, "pyro": pyro.__version__},
-    )
-    pv.train.write_history(history, folder / "history.csv")
+    place.settle()
+    return history
+
+
+def measure_run(
+    folder: Path, options: dict[str, Any], prepared: Prepared, history: History
+) -> tuple[dict[str, Any], str | None]:
+    """Measure a run that was trained, and draw its pictures; the numbers, and why there are no pictures."""
+    numbers = measure(prepared.vae, prepared.dataset, options["num_samples"], options["seed"])
     runs.write_json(folder / "metrics.json", numbers)
-    runs.write_figures(folder / "figures", vae, dataset, history)
-    return numbers, history
+    try:
+        runs.write_figures(folder / "figures", prepared.vae, prepared.dataset, history)
+    except Exception as error:  # of a picture: it costs nothing else
+        return numbers, f"not all pictures could be drawn: {explained(error) or repr(error)}"
+    return numbers, None
 
 
 def training(options: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
@@ -160,6 +171,23 @@ def run_config(data: str, options: dict[str, Any], prepared: Prepared) -> dict[s
             "standardize": standardization is not None,
         },
     }
+
+
+def check_same(folder: Path, data: str, options: dict[str, Any], prepared: Prepared) -> None:
+    """Refuse a run that was begun with other options or on other data; where a learning rate is searched for, any."""
+    if not (folder / "config.json").exists():
+        return
+    was, now = runs.read_run(folder), json.loads(json.dumps(run_config(data, options, prepared)))
+    if not {"data", "fit"} <= was.keys():
+        raise ValueError(f"--resume: {str(folder)!r} is not a run of pyrovae fit: choose another --out")
+    pairs = {"data": (was["data"]["name"], now["data"]["name"])}
+    pairs |= {name: (was["fit"].get(name), value) for name, value in now["fit"].items()}
+    for name, (old, new) in pairs.items():
+        if old != new and name != "data_dir" and new != SEARCH:
+            raise ValueError(
+                f"--resume: the run in {str(folder)!r} has {name.replace('_', ' ')} {old}, not {new}: another --out, "
+                f"or --overwrite"
+            )
 
 
 def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
