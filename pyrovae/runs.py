@@ -32,6 +32,7 @@ from pyrovae.train import History
 from pyrovae.vae import VAE
 
 __all__ = [
+    "check_data",
     "check_width",
     "data_rows",
     "device",
@@ -133,6 +134,16 @@ def standardization(config: dict[str, Any]) -> Standardization | None:
     if saved is None:
         return None
     return Standardization(*(torch.tensor(saved[name], dtype=torch.float64) for name in ("loc", "scale")))
+
+
+def check_data(run: Path, config: dict[str, Any], dataset: Data) -> None:
+    """ValueError where the data, or their splits, are not those that a run was trained on; a run of before may be."""
+    saved = config["data"].get("sha256")
+    if saved is not None and saved != dataset.sha256():
+        raise ValueError(
+            f"the data {config['data']['name']!r} are not those that run {str(run)!r} was trained on, so that none of "
+            f"them is known to be held out: bring back the file, or train again"
+        )
 
 
 def data_rows(run: Path, config: dict[str, Any], data: str | None = None) -> Tensor:

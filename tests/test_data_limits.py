@@ -173,3 +173,22 @@ def test_fit_names_a_batch_size_that_is_none(batch_size):
     vae = pv.build_vae((6,), 2, likelihood="normal", hidden=(4,))
     with pytest.raises(ValueError, match=f"batch_size must be a positive whole number, got {batch_size!r}"):
         pv.fit(vae, torch.randn(40, 6), epochs=1, batch_size=batch_size, progress=False)
+
+
+def test_evaluate_knows_when_the_data_are_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("t.npy", STAMPS)
+    assert pyrovae("fit t.npy --likelihood normal --epochs 1 --hidden 4 --latent-dim 1 --num-samples 2 --out run") == 0
+    np.save("t.npy", STAMPS[::-1])
+    assert pyrovae("evaluate run --num-samples 2") == 2
+    assert "are not those that run 'run' was trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "said"), [("os.getcwd", "fails on a row"), ("torch.numel", "must give a tensor")])
+def test_a_corruption_is_tried_on_a_row_before_training(name, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    np.save("t.npy", STAMPS)
+    assert pyrovae(f"fit t.npy --epochs 1 --hidden 4 --latent-dim 1 --corrupt {name} --out run") == 2
+    error = capsys.readouterr().err
+    assert f"--corrupt '{name}' {said}" in error
+    assert len(error.splitlines()) == 1

@@ -65,7 +65,9 @@ def evaluate(
     runs.check_width(run, config, dataset.train)
     if (standardization := runs.standardization(config)) is not None:
         dataset = dataset.standardize(standardization)
-    dataset = dataset.to(torch.float32).reshape(tuple(config["model"]["event_shape"]))
+    dataset = dataset.to(torch.float32)
+    runs.check_data(run, config, dataset)
+    dataset = dataset.reshape(tuple(config["model"]["event_shape"]))
     check_support(vae, dataset, lambda: pv.data.rows(**source))
     describe(dataset, vae, source["binarize"])
     describe_standardization(dataset)

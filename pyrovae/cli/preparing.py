@@ -104,6 +104,7 @@ def prepare(data: str, options: dict[str, Any], weights_seed: int | None = None)
         ).to(device)
     asked = (data, options["data_dir"], binarize, options["seed"], options["missing"])
     check_support(vae, dataset, lambda: pv.data.rows(*asked))
+    _check_corruption(options["corrupt"], vae, dataset)
     _penalties(options, vae)
     return Prepared(vae, dataset, likelihood, binarize, epochs)
 
@@ -162,6 +163,7 @@ def run_config(data: str, options: dict[str, Any], prepared: Prepared) -> dict[s
             "seed": options["seed"],
             "data_dir": options["data_dir"],
             "standardization": None if standardization is None else standardization.as_lists(),
+            "sha256": prepared.dataset.sha256(),
         },
         "fit": {
             **{name: value for name, value in options.items() if name != "quiet"},
@@ -238,6 +240,24 @@ def describe_standardization(dataset: Data) -> None:
         f"standardised: each column has mean 0 and standard deviation 1 in the training data; log-densities are of the "
         f"standardised data, those of the data are {abs(nats):.2f} nats {'lower' if nats >= 0 else 'higher'} per datum"
     )
+
+
+def _check_corruption(corrupt: str | None, vae: VAE, dataset: Data) -> None:
+    """Refuse a function of the user's own that does not give a tensor of the shape of a row, before any training."""
+    if corrupt is None:
+        return
+    row = dataset.train[:1].to(next(vae.parameters()))
+    function = next(module.corrupt for module in vae.modules() if hasattr(module, "corrupt"))
+    try:
+        with torch.random.fork_rng():
+            damaged = function(row)  # type: ignore[operator]  # torch types attributes as tensors
+    except Exception as error:  # a user's function may fail in any way
+        raise ValueError(
+            f"--corrupt {corrupt!r} fails on a row of the data: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(damaged, Tensor) or damaged.shape != row.shape:
+        got = tuple(damaged.shape) if isinstance(damaged, Tensor) else type(damaged).__name__
+        raise ValueError(f"--corrupt {corrupt!r} must give a tensor of shape {tuple(row.shape)}, got {got}")
 
 
 def _beta(options: dict[str, Any], epochs: int) -> Any:

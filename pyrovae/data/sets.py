@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -99,6 +100,15 @@ class Data:
         standardization = standardization or Standardization.of(self.train)
         splits: dict[str, Any] = {name: standardization(getattr(self, name)) for name in ("train", "val", "test")}
         return replace(self, **splits, standardization=standardization)
+
+    def sha256(self) -> str:
+        """A hash of all rows, by which a run knows its data again: another order or another split is another hash."""
+        total = hashlib.sha256()
+        for name in ("train", "val", "test"):
+            rows = getattr(self, name).detach().cpu().flatten(1).contiguous()  # in any shape of a row
+            total.update(f"{name} {rows.dtype} {tuple(rows.shape)}\n".encode())
+            total.update(rows.numpy().data)
+        return total.hexdigest()
 
     def to(self, dtype: torch.dtype) -> Data:
         """The same data with rows of real numbers in this dtype; whole numbers stay what they are."""

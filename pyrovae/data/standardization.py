@@ -18,7 +18,7 @@ class Standardization(NamedTuple):
     NaN stands for what is missing, and stays; columns are measured by what is observed of them.
 
     Args:
-        loc: :math:`m`, the mean of each column, ``(D,)``.
+        loc: :math:`m`, the mean of each column, ``(D,)``, in float64.
         scale: :math:`s`, its standard deviation, ``(D,)``; 1 where the column is constant.
 
     Shape: rows ``(N, *event_shape)`` of D values in all, to rows of the same shape.
@@ -35,8 +35,8 @@ class Standardization(NamedTuple):
         deviation = (rows - mean).square().nanmean(0).nan_to_num().sqrt()
         whole = torch.where(rows.isnan(), mean, rows)
         varies = whole.amax(0) > whole.amin(0)
-        scale = torch.where(varies, deviation, 1.0).to(x.dtype)
-        return cls(mean.to(x.dtype), torch.where(scale > 0, scale, 1.0))
+        scale = torch.where(varies, deviation, 1.0)
+        return cls(mean, torch.where(scale > 0, scale, 1.0))
 
     @property
     def log_scale(self) -> float:
