@@ -47,6 +47,7 @@ from typing import Any, NamedTuple, NoReturn
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # as Linux calls them
 PACKAGES = ("torch", "pyro-ppl", "numpyro", "jax", "pythae")
 
 
@@ -338,18 +339,23 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def machine(threads: int) -> str:
     """What it was measured on, in one paragraph."""
     info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else []
+    text = info.read_text() if info.exists() else ""
+    names, flags = re.findall(r"model name\s*:\s*(.+)", text), set(re.findall(r"\w+", text.partition("flags")[2]))
+    model = "".join(f", model {number}" for number in re.findall(r"model\s*:\s*(\d+)", text)[:1])
+    sets = " and ".join(name.upper() for name in INSTRUCTIONS if name in flags) or "vector instructions not known"
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     found = [package for package in PACKAGES if importlib.util.find_spec(package.removesuffix("-ppl")) is not None]
     versions = ", ".join(f"{package} {importlib.metadata.version(package)}" for package in found)
     return (
-        f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores of which {threads} used, "
+        f"{names[0] if names else platform.machine()}{model} ({sets}), {os.cpu_count()} cores of which {threads} used, "
         f"{gigabytes:.0f} GiB; Python {platform.python_version()}, {versions}."
     )
 
 
 def publish(name: str, title: str, tables: str, args: argparse.Namespace) -> None:
-    """Print the tables; with ``--write`` also put them between the markers of that name in docs/benchmarks.md."""
+    """Print the tables; with ``--write`` also put them into docs/benchmarks.md, a table for each number of threads."""
+    if args.threads > 1:
+        name, title = f"{name}-{args.threads}", f"{title}, {args.threads} threads"
     rounds = f" {args.rounds} rounds." if args.rounds > 1 else ""
     print(text := f"## {title}\n\n{machine(args.threads)}{rounds}\n\n{tables}")
     if not args.write:
