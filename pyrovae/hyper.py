@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Constrained"]
+__all__ = ["Constrained", "all_true"]
 
 
 class Constrained(nn.Module):
@@ -44,7 +44,7 @@ class Constrained(nn.Module):
     ) -> None:
         super().__init__()
         start = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach().clone()
-        if not bool(((start > lower) & (start < upper)).all()):
+        if not all_true((start > lower) & (start < upper)):
             raise ValueError(f"{name} must be {_interval(lower, upper)}, got {value}")
         self.lower, self.upper = lower, upper
         if learned:
@@ -69,6 +69,11 @@ class Constrained(nn.Module):
             y = value - self.lower
             return y + torch.log(-torch.expm1(-y))
         return torch.logit((value - self.lower) / (self.upper - self.lower))
+
+
+def all_true(mask: Tensor) -> bool:
+    """Whether all entries are true; on the meta device, where tensors have sizes without values, True."""
+    return mask.is_meta or bool(mask.all())
 
 
 def _interval(lower: float, upper: float) -> str:

@@ -1,22 +1,27 @@
-"""Torch's random state as an object: one of its own for each run, saved, put back, and safe with threads."""
+"""The random state of torch, Python and NumPy as an object: one for each run, saved, restored, safe with threads."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from pyrovae import guards
 
 __all__ = ["RandomState"]
 
-States = dict[str, Tensor]  # of each device, and "order" of the batches
+States = dict[str, Any]  # of each device, of "python" and "numpy", and of the "order" of the batches
 
 
 class RandomState:
-    """The random state of the CPU, of a CUDA device, and of the order of the batches: torch's, or a seed's own."""
+    """The random state of the CPU, of a CUDA device, of Python, of NumPy's functions and of the order of the batches.
+
+    It is the global one, or that of a seed.
+    """
 
     def __init__(self, seed: int | None, device: torch.device) -> None:
         self.devices = [torch.device("cpu"), *([device] if device.type == "cuda" else [])]
@@ -25,10 +30,14 @@ class RandomState:
         self._next: States = {}  # takes its place at the next entry
         if seed is not None:
             self._next = {str(d): torch.Generator(d).manual_seed(seed).get_state() for d in self.devices}
+            self._next |= {
+                "python": random.Random(seed).getstate(),
+                "numpy": _plain(np.random.RandomState(seed % 2**32)),
+            }
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Hold Pyro's lock, with this state in the place of torch's."""
+        """Hold Pyro's lock, with this state in the place of the global one."""
         with guards.pyro_lock:
             outside = self._read()
             self._write(self._next)
@@ -43,7 +52,7 @@ class RandomState:
 
     @contextmanager
     def put_back(self) -> Iterator[None]:
-        """Put torch's state back afterwards; with the lock, because another thread's may be in its place."""
+        """Put the global state back afterwards; with the lock, because another thread's may be in its place."""
         with guards.pyro_lock:
             before = self._read()
         try:
@@ -69,10 +78,24 @@ class RandomState:
             self._next = states
 
     def _read(self) -> States:
-        return {
+        states: States = {
             str(d): torch.cuda.get_rng_state(d) if d.type == "cuda" else torch.get_rng_state() for d in self.devices
         }
+        return states | {"python": random.getstate(), "numpy": _plain(np.random)}
 
     def _write(self, states: States) -> None:
         for name, state in states.items():
-            torch.set_rng_state(state) if name == "cpu" else torch.cuda.set_rng_state(state, name)
+            if name == "python":
+                random.setstate(state)
+            elif name == "numpy":
+                np.random.set_state(state)  # noqa: NPY002  # the state of code that uses it
+            elif name == "cpu":
+                torch.set_rng_state(state)
+            else:
+                torch.cuda.set_rng_state(state, name)
+
+
+def _plain(source: Any) -> tuple[Any, ...]:
+    """NumPy's state without an array."""
+    name, keys, *rest = source.get_state()
+    return (name, tuple(keys.tolist()), *rest)

@@ -8,9 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeGuard
 
+import torch
 from torch import Tensor
 
-__all__ = ["Rows", "check_rows", "cut", "data_of", "each", "is_rows", "joined", "moved", "num_rows", "tensors"]
+__all__ = [
+    "Rows",
+    "check_dense",
+    "check_rows",
+    "cut",
+    "data_of",
+    "each",
+    "is_rows",
+    "joined",
+    "moved",
+    "num_rows",
+    "tensors",
+]
 
 Rows = Tensor | tuple[Tensor, ...]
 
@@ -60,9 +73,26 @@ def moved(x: Rows, like: Tensor, **options: Any) -> Rows:
     return (x[0].to(like, **options), *others)
 
 
+def check_dense(name: str, x: Tensor) -> None:
+    """Refuse tensors without an entry of real numbers for each index; ``name`` is what the error calls it."""
+    kinds = {
+        "is on the meta device, which has no values": x.is_meta,
+        f"is quantised ({x.dtype}): x.dequantize()": x.is_quantized,
+        f"has the layout {x.layout}: x.to_dense()": x.layout != torch.strided or x.is_nested,
+        f"has complex numbers ({x.dtype}): torch.view_as_real(x)": x.is_complex(),
+    }
+    for kind, found in kinds.items():
+        if found:
+            raise ValueError(f"{name} must be a dense tensor of real numbers, and {kind}")
+
+
 def check_rows(name: str, x: Any) -> None:
-    """Refuse tensors of different numbers of rows; ``name`` is what the error calls them."""
-    if not (isinstance(x, tuple) and is_rows(x)):
+    """Refuse tensors of no real numbers, or of different numbers of rows; ``name`` is what the error calls them."""
+    if not is_rows(x):
+        return
+    for tensor in tensors(x):
+        check_dense(name, tensor)
+    if isinstance(x, Tensor):
         return
     if any(tensor.dim() == 0 or len(tensor) != len(x[0]) for tensor in x):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in x)

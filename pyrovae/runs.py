@@ -1,20 +1,20 @@
-"""A run: the folder that ``pyrovae fit`` leaves, written whole or not at all.
+"""A run: the folder that ``pyrovae fit`` leaves, each file of it written whole or not at all.
 
-It holds ``config.json``, ``model.safetensors``, ``history.csv``, ``metrics.json`` and ``figures/``. A comparison, which
+It holds ``config.json``, ``checkpoint.safetensors``, ``model.safetensors``, ``history.csv``, ``metrics.json`` and
+``figures/``. A comparison, which
 ``pyrovae compare`` leaves, is a folder of runs with a ``config.json`` of its own.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,114 +25,80 @@ from torch import Tensor
 from pyrovae import plots
 from pyrovae.build import load, read_config
 from pyrovae.data import Data, Standardization, binarized, rows
+from pyrovae.files import read_json, write_whole
 from pyrovae.rows import Rows, data_of, moved
+from pyrovae.schema import Kind, check_section, flag, listed, number, one_of, optional, text, whole
 from pyrovae.train import History
 from pyrovae.vae import VAE
 
 __all__ = [
+    "check_data",
     "check_width",
     "data_rows",
     "device",
     "held_out",
     "importing_from_here",
     "load_run",
-    "new_comparison",
     "new_file",
-    "new_run",
+    "picture",
     "read_comparison",
     "read_history",
+    "read_run",
     "save_array",
     "save_bytes",
-    "save_figure",
     "source",
     "standardization",
     "write_figures",
     "write_json",
 ]
 
+# the section data of a run's config.json
+DATA: dict[str, Kind] = {
+    "name": text,
+    "data_dir": optional(text),
+    "binarize": optional(one_of("static", "dynamic")),
+    "seed": whole(0, 2**63 - 1),
+    "missing": flag,
+    "sha256": optional(text),
+    "standardization": lambda value: None if value is None or isinstance(value, dict) else "a dictionary, or None",
+}
 
-@contextmanager
-def new_run(out: Path, overwrite: bool, what: str = "run", read: Callable[[Path], Any] = read_config) -> Iterator[Path]:
-    """A folder beside ``out`` that becomes ``out`` when all went well, and is gone when not.
 
-    Only what is already a run, or whatever else ``what`` and ``read`` say, is overwritten.
+def load_run(run: Path, device_name: str, trust: bool = False) -> tuple[VAE, dict[str, Any]]:
+    """The model of a run and its config; parts of the user's own are imported from here only with ``trust``."""
+    config = read_run(run)
+    with importing_from_here() if trust else nullcontext():
+        return load(run, trust=trust).to(device(device_name)), config
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """``config.json`` of a run, with its sections checked.
+
+    Raises: FileNotFoundError, or ValueError of one line that names the file.
     """
-    if out.exists() and not overwrite:
-        raise FileExistsError(f"--out {str(out)!r} exists: choose another folder, or --overwrite")
-    if out.exists():
-        try:
-            read(out)
-        except (OSError, ValueError) as error:
-            raise FileExistsError(
-                f"--out {str(out)!r} is not a {what}, so --overwrite leaves it alone: {error}"
-            ) from error
-    target = out.resolve()
-    made = [folder for folder in target.parents if not folder.exists()]
-    partial = old = target
-    try:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-        except OSError as error:
-            raise OSError(f"--out {str(out)!r} cannot be written: {error.strerror}") from error
-        yield partial
-        partial.chmod(0o777 & ~_umask())
-        if target.exists():
-            old = partial.with_name(f"{partial.name}-old")
-            os.replace(target, old)
-        os.replace(partial, target)
-    except BaseException:
-        if old != target and not target.exists():
-            os.replace(old, target)
-        if partial != target:
-            shutil.rmtree(partial, ignore_errors=True)
-        for folder in made:
-            with suppress(OSError):
-                folder.rmdir()
-        raise
-    if old != target:
-        shutil.rmtree(old)
+    config, where = read_config(run), repr(str(run / "config.json"))
+    if config.get("data") is not None:
+        check_section(f"{where}: data", config["data"], DATA, ())
+        check_standardization(where, config)
+    if config.get("fit") is not None and not isinstance(config["fit"], dict):
+        raise ValueError(f"{where}: fit must be a dictionary of options, got {type(config['fit']).__name__}")
+    return config
 
 
-@contextmanager
-def new_comparison(out: Path, overwrite: bool, resume: bool) -> Iterator[Path]:
-    """The folder of a comparison, which keeps each run that is whole: one cut short can be resumed.
-
-    A folder in which no run became whole is gone. What is overwritten stays until all of the new one is there.
-    """
-    if out.exists() and not resume:
-        with new_run(out, overwrite, "comparison", read_comparison) as folder:
-            yield folder
+def check_standardization(where: str, config: dict[str, Any]) -> None:
+    """ValueError unless there is one finite location and one positive scale for each value of a row."""
+    saved = config["data"].get("standardization")
+    if saved is None:
         return
-    if out.exists():
-        try:
-            read_comparison(out)
-        except (OSError, ValueError) as error:
-            raise FileExistsError(f"--out {str(out)!r} is not a comparison to --resume: {error}") from error
-        for left in out.glob(".*-*"):  # what a run that was killed left, see new_run
-            shutil.rmtree(left, ignore_errors=True)
-        yield out
-        return
-    made = [folder for folder in (out.resolve(), *out.resolve().parents) if not folder.exists()]
-    try:
-        try:
-            out.mkdir(parents=True)
-        except OSError as error:
-            raise OSError(f"--out {str(out)!r} cannot be written: {error.strerror}") from error
-        yield out
-    except BaseException:
-        if not any(path.is_dir() for path in out.glob("*")):
-            shutil.rmtree(out, ignore_errors=True)
-            for folder in made[1:]:
-                with suppress(OSError):
-                    folder.rmdir()
-        raise
-
-
-def load_run(run: Path, device_name: str) -> tuple[VAE, dict[str, Any]]:
-    with importing_from_here():
-        config = read_config(run)
-        return load(run).to(device(device_name)), config
+    kinds = {
+        "loc": listed(number(), "finite numbers", sys.maxsize),
+        "scale": listed(number(sys.float_info.min), "positive finite numbers", sys.maxsize),
+    }
+    check_section(f"{where}: standardization", saved, kinds, tuple(kinds))
+    width = len(saved["loc"]) if config["model"] is None else math.prod(config["model"]["event_shape"])
+    for name, values in saved.items():
+        if len(values) != width:
+            raise ValueError(f"{where}: standardization: {name} must have {width} numbers, got {len(values)}")
 
 
 def read_history(path: Path) -> History:
@@ -145,9 +111,9 @@ def read_history(path: Path) -> History:
 def read_comparison(folder: Path) -> dict[str, Any]:
     """``config.json`` of a comparison; FileNotFoundError or ValueError when it is not one."""
     path = folder / "config.json"
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"there is no comparison in {str(folder)!r}: it has no config.json")
-    config = json.loads(path.read_text())
+    config = read_json(path)
     if not isinstance(config, dict) or "compare" not in config:
         raise ValueError(f"{str(path)!r} is not the config of a comparison")
     return config
@@ -165,18 +131,30 @@ def source(run: Path, config: dict[str, Any]) -> dict[str, Any]:
 def standardization(config: dict[str, Any]) -> Standardization | None:
     """What a run's data were standardised by, if they were."""
     saved = (config.get("data") or {}).get("standardization")
-    return None if saved is None else Standardization(torch.tensor(saved["loc"]), torch.tensor(saved["scale"]))
+    if saved is None:
+        return None
+    return Standardization(*(torch.tensor(saved[name], dtype=torch.float64) for name in ("loc", "scale")))
+
+
+def check_data(run: Path, config: dict[str, Any], dataset: Data) -> None:
+    """ValueError where the data, or their splits, are not those that a run was trained on; a run of before may be."""
+    saved = config["data"].get("sha256")
+    if saved is not None and saved != dataset.sha256():
+        raise ValueError(
+            f"the data {config['data']['name']!r} are not those that run {str(run)!r} was trained on, so that none of "
+            f"them is known to be held out: bring back the file, or train again"
+        )
 
 
 def data_rows(run: Path, config: dict[str, Any], data: str | None = None) -> Tensor:
     """Every row of ``data``, or of a run's own data, as its model takes them: binarised or standardised."""
     own = source(run, config)
-    x = rows(data or own["name"], own["data_dir"], None, own["seed"], own["missing"])
+    x = rows(data or own["name"], own["data_dir"], None, own["seed"], own["missing"], dtype=None)
     check_width(run, config, x)  # before their values
     if own["binarize"] is not None:
-        x = binarized(str(data or own["name"]), x, own["seed"])
+        x = binarized(str(data or own["name"]), x.float(), own["seed"])
     standardized = standardization(config)
-    return x if standardized is None else standardized(x)
+    return (x if standardized is None else standardized(x)).float()
 
 
 def held_out(vae: VAE, dataset: Data) -> Rows:
@@ -191,29 +169,29 @@ def check_width(run: Path, config: dict[str, Any], x: Tensor) -> None:
 
 
 def write_figures(folder: Path, vae: VAE, dataset: Data, history: History) -> None:
-    folder.mkdir()
+    """The pictures of a run that was trained, each written whole."""
+    folder.mkdir(exist_ok=True)
     x = held_out(vae, dataset)
-    plots.loss_curves(history).savefig(folder / "loss.png")
+    write_whole(folder / "loss.png", picture(plots.loss_curves(history)))
     units = dataset.standardization
     figure = plots.reconstructions(vae, x, dataset.image_shape)
     if units is not None:  # one colour scale for all columns
         figure.suptitle("standardised data: multiples of each column's standard deviation", fontsize=8)
-    figure.savefig(folder / "reconstructions.png")
+    write_whole(folder / "reconstructions.png", picture(figure))
     if not getattr(vae.prior, "improper", False):  # which has no draws
         if dataset.image_shape is None and dataset.test.dim() == 2 and not vae.num_labels:
             own = units.inverse if units is not None else torch.clone
             figure = plots.column_histograms(own(data_of(x)), own(vae.sample(max(len(dataset.test), 1000))))
         else:
             figure = plots.prior_samples(vae, image_shape=dataset.image_shape)
-        figure.savefig(folder / "prior_samples.png")
-    plots.code_histograms(vae, x).savefig(folder / "codes.png")
+        write_whole(folder / "prior_samples.png", picture(figure))
+    write_whole(folder / "codes.png", picture(plots.code_histograms(vae, x)))
 
 
 def write_json(path: Path, values: dict[str, Any] | list[dict[str, Any]]) -> None:
     """A dictionary or a list of them. JSON knows neither NaN nor infinity: they become null."""
     finite = [_finite(row) for row in values] if isinstance(values, list) else _finite(values)
-    with _whole_file(path) as partial:
-        partial.write_text(json.dumps(finite, indent=2, allow_nan=False) + "\n")
+    write_whole(path, (json.dumps(finite, indent=2, allow_nan=False) + "\n").encode())
 
 
 def new_file(path: Path, overwrite: bool, suffix: str | None = None) -> Path:
@@ -228,20 +206,20 @@ def new_file(path: Path, overwrite: bool, suffix: str | None = None) -> Path:
 
 
 def save_array(path: Path, x: Tensor) -> None:
-    with _whole_file(path) as partial, partial.open("wb") as file:
-        np.save(file, x.numpy())
+    content = io.BytesIO()
+    np.save(content, x.numpy())
+    write_whole(path, content.getvalue())
 
 
 def save_bytes(path: Path, content: bytes) -> None:
-    with _whole_file(path) as partial:
-        partial.write_bytes(content)
+    write_whole(path, content)
 
 
-def save_figure(path: Path, figure: Any) -> None:
-    """A matplotlib ``Figure``, in the format that the name says."""
-    path.parent.mkdir(exist_ok=True)
-    with _whole_file(path) as partial:
-        figure.savefig(partial, format=path.suffix[1:])
+def picture(figure: Any) -> bytes:
+    """A matplotlib ``Figure`` as the content of a ``.png`` file."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 @contextmanager
@@ -264,22 +242,3 @@ def device(name: str) -> torch.device:
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that becomes ``path`` when it was written, and is gone when not."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        raise OSError(f"{str(path)!r} cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -16,6 +16,7 @@ from torchvision import datasets
 
 import pyrovae as pv
 from pyrovae import cli
+from pyrovae.build.config import digest
 
 REAL_GUIDES = [name for name, guide in pv.build.GUIDES.items() if str(guide.support) == str(pv.guides.Normal.support)]
 
@@ -125,6 +126,7 @@ def test_fit_writes_a_run_and_prints_its_numbers(desk, capsys):
     assert pyrovae(f"{DIGITS} --out new/runs/mine") == 0
     run = desk / "new/runs/mine"
     assert sorted(str(path.relative_to(run)) for path in run.rglob("*.*")) == [
+        "checkpoint.safetensors",
         "config.json",
         *(f"figures/{name}.png" for name in ("codes", "loss", "prior_samples", "reconstructions")),
         "history.csv",
@@ -227,7 +229,7 @@ def test_fit_takes_every_name(arguments, expected, desk, capsys):
     assert (numbers["elbo"] is None) == (model["guide"] == "delta")
     assert ("no bound on log p(x)" in capsys.readouterr().out) == (model["guide"] == "delta")
     assert numbers["mean_squared_error"] >= 0
-    assert pyrovae("encode out") == 0
+    assert pyrovae("encode out" + " --trust" * ("pyrovae." in arguments)) == 0
     assert len(np.load(desk / "out/codes.npy")) == {"digits": 1797, "patches": 60_000, "three.csv": 3}.get(
         arguments.split()[0], 40
     )
@@ -238,7 +240,9 @@ def test_a_prior_of_the_working_folder(desk):
     numbers = read(desk / "out/metrics.json")
     assert safetensors.torch.load_file(desk / "out/model.safetensors")["prior.scale"].tolist() == [2.0, 2.0]
     del sys.modules["mymodule"]
-    assert pyrovae("evaluate out --num-samples 5") == 0
+    assert pyrovae("evaluate out --num-samples 5") == 2, "the commands import nothing because a file says so"
+    assert "mymodule" not in sys.modules
+    assert pyrovae("evaluate out --num-samples 5 --trust") == 0
     assert numbers.items() <= read(desk / "out/metrics.json").items()
 
 
@@ -271,6 +275,7 @@ def spoil(desk):
     tensors = safetensors.torch.load(model)
     moved = json.loads(config)
     moved["data"]["name"] = "moved.npy"
+    by_hand = {"model": moved["model"]}
     contents = {
         "cut_model": (model[: len(model) // 2], config),
         "other_keys": (safetensors.torch.save({"a": torch.ones(2)}), config),
@@ -278,7 +283,7 @@ def spoil(desk):
         "cut_config": (model, config[: len(config) // 2]),
         "foreign_config": (model, '{"name": "a web page"}'),
         "moved_data": (model, json.dumps(moved)),
-        "by_hand": (model, json.dumps({"model": moved["model"]})),
+        "by_hand": (model, json.dumps({**by_hand, "format": 1, "sha256": digest(by_hand, tensors)})),
         "narrower": (model, config.replace('"digits"', json.dumps(str(desk / "binary.csv")))),
     }
     for name, (tensors, text) in contents.items():
@@ -318,7 +323,7 @@ BAD = {  # command: what its one line says; --out out and TINY are added to fit
     "fit real.csv --prior mymodule.Nothing": "prior 'mymodule.Nothing' cannot be imported: .*no attribute",
     "fit real.csv --prior mymodule.Fails": "prior 'mymodule.Fails' cannot be made: RuntimeError: boom",
     "fit real.csv --prior mymodule.TakesMore": "prior 'mymodule.TakesMore' cannot be made: TypeError: .*'more'",
-    "fit real.csv --prior builtins.range": "prior 'builtins.range' must be a class of torch modules, got range",
+    "fit real.csv --prior builtins.range": "prior 'builtins.range' must be a class of torch modules, got <class",
     "fit real.csv --lr 0": "'--lr': 0.0 is not in the range x>0",
     "fit real.csv --lr nan": "lr must be positive, got nan",
     "fit real.csv --optim sgd --momentum 0.5": "optimizer 'sgd' has no option 'momentum': it has none",
@@ -333,13 +338,13 @@ BAD = {  # command: what its one line says; --out out and TINY are added to fit
     "fit real.csv --lr 1e30": "epoch 1: .*try a lower learning rate",
     "fit real.csv --epochs 0": "'--epochs': 0 is not in the range x>=1",
     "fit real.csv --hidden abc": "'--hidden': 'abc' is not a list of widths",
-    "fit real.csv --hidden 100000000000000": "not enough memory for this model and these data",
+    "fit real.csv --hidden 100000000000000": "hidden must be positive widths, each at most 2147483647",
     "fit real.csv --hidden 0": r"hidden must be positive widths, got \(0,\)",
     "fit real.csv --seed -1": "'--seed': -1 is not in the range",
     "fit real.csv --device nonsense": "--device 'nonsense' cannot be used here",
     "fit real.csv --device meta": "--device 'meta' cannot be used here",
     "fit real.csv --epoch 3": "No such option.*--epoch.*--epochs",
-    "fit real.csv --config cut_config/config.json": "--config 'cut_config/config.json' is not JSON",
+    "fit real.csv --config cut_config/config.json": "--config 'cut_config/config.json' is cut short or not JSON",
     "fit real.csv --config foreign_config/config.json": "--config .* must hold options of fit by name: batch_size",
     "fit": "Missing argument 'DATA'",
     "fit real.csv --out run": "--out 'run' exists: choose another folder, or --overwrite",

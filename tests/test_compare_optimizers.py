@@ -209,7 +209,7 @@ def test_what_is_interrupted_goes_on(desk, trained, monkeypatch, capsys):
         capsys.readouterr()
         assert pyrovae(f"{command} --out deep/out") == 130
     assert capsys.readouterr().err.splitlines()[-1] == ("pyrovae: stopped; 3 of 4 models in deep/out: --resume goes on")
-    (desk / "deep/out/.normal_optim-adam_seed-1-abc").mkdir()  # of a run that was killed
+    (desk / "deep/out/.table.json.0123abcd.partial").write_text("[")  # of a command that was killed
     before = len(trained)
     monkeypatch.setattr(pv.train, "search_lr", lambda *args, **kwargs: pytest.fail("it was searched for again"))
     assert pyrovae(f"{command} --out deep/out --resume") == 0
@@ -271,6 +271,7 @@ BAD = {
 def test_what_is_wrong_is_said_before_any_training(options, message, desk, capsys, monkeypatch):
     assert pyrovae(f"compare real.npy {TINY} --out out") == 0
     (desk / "run").mkdir()
+    (desk / "run/precious.txt").write_text("mine")
     before = tree(desk)
     capsys.readouterr()
     monkeypatch.setattr(pv, "fit", lambda *args, **kwargs: pytest.fail("it was trained"))

@@ -8,7 +8,10 @@ from __future__ import annotations
 import copy
 import math
 import re
+import struct
 import sys
+import time
+import zlib
 
 import numpy as np
 import pyro
@@ -510,3 +513,33 @@ def test_command_line_errors_are_one_line(command, message, desk, capsys):
     assert said.startswith("pyrovae: error: ")
     assert message in said
     assert said.count("\n") == 1
+
+
+def with_rows(compressed, rows):
+    raw = bytearray(compressed)
+    struct.pack_into("<I", raw, 6, rows)
+    raw[-4:] = struct.pack("<I", zlib.crc32(raw[:-4]))
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("rows", [2, 4, 200, 2**31])
+def test_a_header_that_says_other_rows_ends_soon(rows):
+    torch.manual_seed(0)
+    vae = pv.build_vae((8,), 2, hidden=(4,))
+    compressed = pv.compression.compress(vae, torch.zeros(3, 8))
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"compressed is damaged: its stack of bits|compressed cannot be read here"):
+        pv.compression.decompress(vae, with_rows(compressed, rows))
+    assert time.perf_counter() - start < 3
+    assert len(pv.compression.decompress(vae, with_rows(compressed, 3))) == 3
+
+
+def test_a_guide_that_makes_the_stack_longer_ends_too():
+    """Of random bits a guide far narrower than the posterior makes more bits with each row."""
+    torch.manual_seed(0)
+    vae = pv.build_vae((8,), 2, hidden=(4,))
+    with torch.no_grad():
+        vae.posterior.head.bias[2:] = -9.0
+    compressed = pv.compression.compress(vae, torch.zeros(3, 8))
+    with pytest.raises(ValueError, match="compressed is damaged: its stack of bits"):
+        pv.compression.decompress(vae, with_rows(compressed, 2**31))

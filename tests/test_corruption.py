@@ -240,7 +240,7 @@ def test_by_name_saved_and_loaded(corrupt, made, tmp_path):
     if made is not None:
         assert repr(module.posterior.network.corrupt) == made
     pv.save(module, tmp_path)
-    loaded = pv.load(tmp_path)
+    loaded = pv.load(tmp_path, trust=["test_corruption"])
     assert torch.equal(loaded.reconstruct(x), module.reconstruct(x))
     both = []
     for each in (module, loaded):
@@ -315,12 +315,12 @@ def test_from_the_command_line(desk, monkeypatch, capsys):  # noqa: F811  # a fi
         assert f"parameters, corruption {corrupt}" in capsys.readouterr().out
         config = read(desk / "out/config.json")
         assert config["model"]["corrupt"] == config["fit"]["corrupt"] == corrupt
-        assert pyrovae("fit real.csv --config out/config.json --out again --overwrite") == 0
+        assert pyrovae("fit real.csv --config out/config.json --out again --overwrite --trust") == 0
         assert read(desk / "again/metrics.json") == read(desk / "out/metrics.json")
-        assert pyrovae("encode out --overwrite") == 0
+        assert pyrovae("encode out --overwrite --trust") == 0
         codes = np.load(desk / "out/codes.npy")
-        assert pyrovae("encode out --overwrite") == 0
+        assert pyrovae("encode out --overwrite --trust") == 0
         assert np.array_equal(np.load(desk / "out/codes.npy"), codes)
     sys.modules.pop("mydamage")
-    assert pyrovae("evaluate out --num-samples 5") == 0
+    assert pyrovae("evaluate out --num-samples 5 --trust") == 0
     sys.modules.pop("mydamage")

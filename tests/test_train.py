@@ -203,7 +203,11 @@ def test_a_loss_that_becomes_nan_raises_and_the_weights_are_put_back():
     ("error", "message", "call"),
     [
         (ValueError, "epochs must be a whole number, at least 1, got 0", lambda: fit(build(), epochs=0)),
-        (ValueError, "batch_size must be at least 1", lambda: pv.fit(build(), X, batch_size=0, progress=False)),
+        (
+            ValueError,
+            "batch_size must be a positive whole number",
+            lambda: pv.fit(build(), X, batch_size=0, progress=False),
+        ),
         (ValueError, "patience must be at least 1, with validation data", lambda: fit(build(), patience=3)),
         (TypeError, "optim must be a pyro.optim", lambda: fit(build(), optim=torch.optim.SGD([X], lr=0.1))),
         (ValueError, "data has no rows", lambda: fit(build(), X[:0])),

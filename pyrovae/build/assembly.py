@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,12 +18,33 @@ from pyrovae.build.tables import GUIDES, LIKELIHOODS, NETWORKS, PRIORS
 from pyrovae.conditional import ConditionalVAE
 from pyrovae.names import by_name, check_options
 from pyrovae.nn import Corrupted, Filled, Labelled
+from pyrovae.schema import Kind, check, flag, listed, number, optional, text, whole
 from pyrovae.vae import VAE
 
-__all__ = ["build_vae"]
+__all__ = ["KINDS", "build_vae"]
 
 UNIT_INTERVAL = ("bernoulli", "continuous-bernoulli")  # likelihoods of data in [0, 1]
 SYMBOLS = (likelihoods.Categorical, likelihoods.Autoregressive)  # of whole numbers below num_classes
+# what each argument of build_vae is, in Python and in a file
+KINDS: dict[str, Kind] = {
+    "event_shape": listed(whole(1), "a sequence of positive whole numbers such as (64,)", 16),
+    "latent_dim": whole(1),
+    "prior": text,
+    "likelihood": text,
+    "guide": optional(text),
+    "hidden": listed(whole(1), "positive widths", 1000),
+    "network": text,
+    "num_classes": optional(whole(2)),
+    "num_components": optional(whole(1)),
+    "num_data": optional(whole(1, 2**63 - 1)),
+    "norm": optional(text),
+    "dropout": number(0.0, 1.0, "at least 0 and below 1"),
+    "residual": whole(0, 1000),
+    "corrupt": optional(text),
+    "missing": flag,
+    "num_labels": optional(whole(2)),
+    "name": optional(text),
+}
 
 
 def build_vae(
@@ -84,15 +106,17 @@ def build_vae(
     Raises: ValueError for an unknown name, with the nearest known one, for ``"vamp"`` without inputs or with batch
         normalisation, for a prior with shared sites without ``num_data``, and for an option that the networks lack.
     """
-    if num_labels is not None and (not isinstance(num_labels, int) or num_labels < 2):
-        raise ValueError(f"num_labels must be a whole number, at least 2, got {num_labels!r}")
-    event_shape, hidden = _whole("event_shape", event_shape, "(64,)"), _whole("hidden", hidden, "(400,)")
-    if not isinstance(latent_dim, int) or latent_dim < 1:
-        raise ValueError(f"latent_dim must be a positive whole number, got {latent_dim!r}")
-    if not hidden or min(hidden) < 1:
-        raise ValueError(f"hidden must be positive widths, got {hidden}")
-    if not isinstance(missing, bool):
-        raise ValueError(f"missing must be True or False, got {missing!r}")
+    event_shape, hidden = _whole(event_shape), _whole(hidden)
+    numbers = {"latent_dim": latent_dim, "num_classes": num_classes, "num_components": num_components}
+    others = {"num_data": num_data, "dropout": dropout, "residual": residual, "num_labels": num_labels}
+    words = {"event_shape": event_shape, "hidden": hidden, "network": network, "missing": missing}
+    for argument, value in {**numbers, **others, **words}.items():
+        check(argument, value, KINDS[argument])
+    event_shape, hidden = tuple(event_shape), tuple(hidden)
+    if inputs is not None and not isinstance(inputs, Tensor):
+        raise ValueError(f"inputs must be a tensor of rows of data, or None, got {type(inputs).__name__}")
+    if network in ("conv", "gru") and len(hidden) > 1:
+        raise ValueError(f"hidden must be one width with network {network!r}, got {hidden}")
     if network not in NETWORKS:
         by_name("network", network, dict.fromkeys(NETWORKS))
     prior_name, prior_options = name_and_options("prior", prior)
@@ -115,6 +139,10 @@ def build_vae(
         prior_module = made("prior", prior_name, PRIORS, latent_dim, **prior_options)
         guide = guide or matching_guide(prior_name, prior_module)
     guide_name, guide_options = name_and_options("guide", guide)
+    if num_classes is not None and likelihood_class not in SYMBOLS and likelihood_name in LIKELIHOODS:
+        raise ValueError(
+            f"num_classes is of the likelihoods categorical and autoregressive, got it with {likelihood!r}"
+        )
     if likelihood_class in SYMBOLS:
         num_classes = likelihood_options.setdefault("num_classes", num_classes)
         if num_classes is None:
@@ -174,11 +202,12 @@ def build_vae(
     return vae
 
 
-def _whole(name: str, values: Sequence[int], example: str) -> tuple[int, ...]:
+def _whole(values: Any) -> Any:
+    """A tuple of whole numbers; anything else as it is, for the check that follows."""
     try:
-        return tuple(int(value) for value in values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be a sequence of whole numbers such as {example}, got {values!r}") from error
+        return tuple(operator.index(value) for value in values)
+    except TypeError:
+        return values
 
 
 def _num_pseudo_inputs(num_components: int | None, inputs: Tensor | None, event_shape: tuple[int, ...]) -> int:

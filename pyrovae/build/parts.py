@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -49,6 +50,8 @@ def name_and_options(what: str, text: str) -> tuple[str, dict[str, Any]]:
             options[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             options[key] = value
+        except (RecursionError, MemoryError) as error:
+            raise ValueError(f"{what} {name!r}: {key} is nested too deeply") from error
     if isinstance(options.get("learned"), str):
         options["learned"] = tuple(options["learned"].split("+"))
     return name, options
@@ -57,6 +60,8 @@ def name_and_options(what: str, text: str) -> tuple[str, dict[str, Any]]:
 def made(what: str, name: str, table: Mapping[str, Any], *args: Any, **options: Any) -> nn.Module:
     """A part made by its class; whatever a user's own class raises names the part."""
     cls = by_name_or_path(what, name, table)
+    if name not in table and not (isinstance(cls, type) and issubclass(cls, nn.Module)):  # before anything is called
+        raise ValueError(f"{what} {name!r} must be a class of torch modules, got {reprlib.repr(cls)}")
     if options:
         check_options(f"{what} {name!r}", options, own_options(cls, len(args)))
     if isinstance(cls, functools.partial):  # what is given is fixed, unless it is said to be learned
@@ -67,8 +72,6 @@ def made(what: str, name: str, table: Mapping[str, Any], *args: Any, **options: 
         if name in table and (isinstance(error, ValueError) or not options):
             raise
         raise ValueError(f"{what} {name!r} cannot be made: {type(error).__name__}: {error}") from error
-    if not isinstance(module, nn.Module):
-        raise ValueError(f"{what} {name!r} must be a class of torch modules, got {module!r} from it")
     return module
 
 

@@ -27,15 +27,24 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; an error of the user's is one line on stderr and exit status 2."""
     try:
         sys.exit(cli(args, prog_name="pyrovae", standalone_mode=False))
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("pyrovae: stopped; nothing was written", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        _say_stopped(error.__cause__ or error)
         sys.exit(130)
+    except SystemExit as error:
+        if hasattr(error, "said"):  # SIGTERM while a model was trained
+            _say_stopped(error)
+        raise
     except Exception as error:
         message = explained(error)
         if message is None:
             raise
     click.echo(f"pyrovae: error: {message}", err=True)
     sys.exit(2)
+
+
+def _say_stopped(error: BaseException) -> None:
+    said = getattr(error, "said", None)
+    click.echo(f"pyrovae: stopped{'' if said is None else f'; {said}'}", err=True)
 
 
 @click.group(

@@ -19,8 +19,9 @@ from pyrovae import runs
 from pyrovae.cli.curves import Curve, optimizer_rows, print_optimizers
 from pyrovae.cli.errors import explained
 from pyrovae.cli.fitting import fit
-from pyrovae.cli.models import LISTS, Model, all_models, check_same, is_list, leave_run
+from pyrovae.cli.models import LISTS, Model, all_models, is_list, leave_run
 from pyrovae.cli.preparing import (
+    check_same,
     count,
     describe_standardization,
     followed,
@@ -31,6 +32,7 @@ from pyrovae.cli.preparing import (
 from pyrovae.cli.reporting import describe_data
 from pyrovae.cli.searching import SEARCH, rate_to_begin, search, short_run
 from pyrovae.cli.table import Row, as_text, print_rows, write_rows
+from pyrovae.places import is_finished, new_place
 from pyrovae.plots import Portrait
 
 __all__ = ["compare"]
@@ -70,6 +72,7 @@ def _parameters() -> list[click.Parameter]:
     helps = {
         "out": "Folder of the comparison, made by this command.",
         "overwrite": "Replace the comparison in --out, when the new one is there.",
+        "resume": "Go on in --out: finished runs stay, and those that were cut short go on.",
         "lr": f"Learning rate, or search: by short runs, once for all seeds.  [default: search where --optim is a "
         f"list, else {USUAL_LR:g}]",
     }
@@ -84,7 +87,6 @@ def _parameters() -> list[click.Parameter]:
             option.type = Listed(option.type)
             option.help = f"One, or a list: {option.help}"
     more = [
-        click.Option(["--resume"], is_flag=True, help="Go on in --out: runs that are there are not run again."),
         click.Option(
             ["--search-epochs"],
             type=click.IntRange(1),
@@ -125,16 +127,15 @@ def compare(
     if options["lr"] is None:
         options["lr"] = [SEARCH if is_list(options["optim"]) else USUAL_LR]
     models = all_models(options)
-    folder = None
     try:
-        with runs.new_comparison(out, overwrite, resume) as folder:
-            failed = _compare(folder, data, models, options, search_epochs)
-    except KeyboardInterrupt:
-        whole = sum((out / model.run).is_dir() for model in models)
-        if folder != out or not whole:
-            raise
-        click.echo(f"pyrovae: stopped; {whole} of {count(len(models), 'model')} in {out}: --resume goes on", err=True)
-        ctx.exit(130)
+        with new_place(out, overwrite, resume, "comparison", runs.read_comparison) as place:
+            failed = _compare(place.folder, data, models, options, search_epochs)
+            place.settle()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        whole = sum(is_finished(place.folder / model.run) for model in models)
+        if place.folder.exists():
+            stop.said = f"{whole} of {count(len(models), 'model')} in {out}: --resume goes on"  # type: ignore[union-attr]  # for main
+        raise
     click.echo(f"comparison saved in {out}: table.csv, table.json, compare.png, curves.png, and a run for each model")
     if failed:
         click.echo(
@@ -147,6 +148,9 @@ def _compare(
     folder: Path, data: str, models: list[Model], options: dict[str, Any], search_epochs: int | None
 ) -> list[str]:
     """Train what is not there yet, and write the tables and the pictures; the runs that failed."""
+    config = _config(data, options, search_epochs)
+    if not (folder / "config.json").exists():  # by which the folder is known as a comparison from its first moment
+        runs.write_json(folder / "config.json", config)
     varied = [name for name in LISTS if name == "prior" or is_list(options[name])]
     if SEARCH in options["lr"] and "lr" not in varied:
         varied.insert(varied.index("optim") + 1 if "optim" in varied else len(varied), "lr")
@@ -169,11 +173,7 @@ def _compare(
         f"{_several(options['optim'])} at {_rates(options['lr'])}{followed(options)}, "
         f"on {options['device']}"
     )
-    texts = {name: ",".join(map(as_text, options[name])) for name in LISTS if options[name] is not None}
-    texts["hidden"] = ",".join(map(str, options["hidden"]))
-    runs.write_json(
-        folder / "config.json", {"data": data, "compare": {**options, **texts, "search_epochs": search_epochs}}
-    )
+    runs.write_json(folder / "config.json", config)
     rows: list[Row] = []
     portraits: list[Portrait] = []
     curves: dict[str, Curve] = {}
@@ -208,10 +208,17 @@ def _compare(
             compared, [name for name in varied if name != "seed" and (name != "prior" or is_list(options[name]))]
         )
         write_rows(folder, compared, "optimizers")
-    pv.plots.comparison(portraits, prepared.dataset.image_shape).savefig(folder / "compare.png")
+    figure = pv.plots.comparison(portraits, prepared.dataset.image_shape)
+    runs.save_bytes(folder / "compare.png", runs.picture(figure))
     histories = {name: list(curve.histories.values()) for name, curve in curves.items()}
-    pv.plots.learning_curves(histories).savefig(folder / "curves.png")
+    runs.save_bytes(folder / "curves.png", runs.picture(pv.plots.learning_curves(histories)))
     return [row["run"] for row in failed]
+
+
+def _config(data: str, options: dict[str, Any], search_epochs: int | None) -> dict[str, Any]:
+    texts = {name: ",".join(map(as_text, options[name])) for name in LISTS if options[name] is not None}
+    texts["hidden"] = ",".join(map(str, options["hidden"]))
+    return {"data": data, "compare": {**options, **texts, "search_epochs": search_epochs}}
 
 
 def _rates(rates: list[Any]) -> str:

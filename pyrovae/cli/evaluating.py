@@ -13,10 +13,12 @@ from pyrovae import runs
 from pyrovae.cli.preparing import check_support, describe_standardization
 from pyrovae.cli.reporting import SEED, describe, importance_samples, seen_by_the_model
 from pyrovae.cli.sections import print_summary
-from pyrovae.cli.using import device_option, run_argument
+from pyrovae.cli.using import device_option, run_argument, trust_option
 from pyrovae.data import Data
+from pyrovae.folders import locked
 from pyrovae.metrics import Summary
 from pyrovae.rows import Rows, each, num_rows
+from pyrovae.train.signals import Signals
 from pyrovae.vae import VAE
 
 __all__ = ["evaluate"]
@@ -42,8 +44,11 @@ CURVE_DATA = 100
     help="Bound log p(x) by annealing too, of 20 rows: minutes for 1000.",
 )
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Of the draws.")
+@trust_option
 @device_option
-def evaluate(run: Path, num_samples: int | None, codes: str, ais: int | None, seed: int, device: str) -> None:
+def evaluate(
+    run: Path, num_samples: int | None, codes: str, ais: int | None, seed: int, trust: bool, device: str
+) -> None:
     """Measure the model of RUN on its held-out test set.
 
     The table is printed, its numbers are written to RUN/metrics.json, and pictures to RUN/figures. docs/units.md says
@@ -54,12 +59,14 @@ def evaluate(run: Path, num_samples: int | None, codes: str, ais: int | None, se
     pyrovae evaluate runs/digits --codes sample --num-samples 10000
     pyrovae evaluate runs/digits --ais 1000
     """
-    vae, config = runs.load_run(run, device)
+    vae, config = runs.load_run(run, device, trust)
     source = runs.source(run, config)
-    dataset = pv.data.load(**source)
+    dataset = pv.data.load(**source, dtype=None)
     runs.check_width(run, config, dataset.train)
     if (standardization := runs.standardization(config)) is not None:
         dataset = dataset.standardize(standardization)
+    dataset = dataset.to(torch.float32)
+    runs.check_data(run, config, dataset)
     dataset = dataset.reshape(tuple(config["model"]["event_shape"]))
     check_support(vae, dataset, lambda: pv.data.rows(**source))
     describe(dataset, vae, source["binarize"])
@@ -83,9 +90,12 @@ def evaluate(run: Path, num_samples: int | None, codes: str, ais: int | None, se
     torch.manual_seed(seed)
     figures = _figures(vae, x, dataset, measured)
     print_summary(measured)
-    runs.write_json(run / "metrics.json", {**measured.numbers, "missing": measured.missing})
-    for name, figure in figures.items():
-        runs.save_figure(run / "figures" / f"{name}.png", figure)
+    pictures = {f"{name}.png": runs.picture(figure) for name, figure in figures.items()}
+    with locked(run), Signals():  # the files belong together: a signal waits until all of them are written
+        runs.write_json(run / "metrics.json", {**measured.numbers, "missing": measured.missing})
+        (run / "figures").mkdir(exist_ok=True)
+        for name, content in pictures.items():
+            runs.save_bytes(run / "figures" / name, content)
     click.echo(f"written in {run}: metrics.json, and in figures/ {', '.join(f'{name}.png' for name in figures)}")
 
 

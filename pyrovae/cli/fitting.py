@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pyrovae import runs
-from pyrovae.build import CORRUPTIONS, GUIDES, LIKELIHOODS, PRIORS
+from pyrovae.build import CORRUPTIONS, GUIDES, LIKELIHOODS, PRIORS, read_config
+from pyrovae.cli.errors import explained
+from pyrovae.cli.options import as_typed, refuse_imports, trust_config_option
 from pyrovae.cli.preparing import (
+    check_same,
     count,
     describe_standardization,
     followed,
+    measure_run,
     prepare,
     rows_of_step,
     train_run,
     warn_of_few,
 )
 from pyrovae.cli.reporting import SEED, describe, print_table
+from pyrovae.files import read_json
 from pyrovae.optim import OPTIMIZERS, SCHEDULES
+from pyrovae.places import is_finished, new_place
 
 __all__ = ["fit"]
 
@@ -30,15 +34,18 @@ def _read_defaults(ctx: click.Context, _: click.Parameter, path: str | None) -> 
     if path is None:
         return
     try:
-        values = json.loads(Path(path).read_text())
+        values = read_json(path)
     except ValueError as error:
-        raise ValueError(f"--config {path!r} is not JSON: {error}") from error
+        raise ValueError(f"--config {error}") from error
     command = str(ctx.command.name)
     values = values.get(command, values.get("fit", values)) if isinstance(values, dict) else values
     known = {parameter.name for parameter in ctx.command.params} - {"data", "config"}
     if not isinstance(values, dict) or not set(values) <= known:
         raise ValueError(f"--config {path!r} must hold options of {command} by name: {', '.join(sorted(known))}")
-    ctx.default_map = {**(ctx.default_map or {}), **values}
+    given = {parameter.name: parameter for parameter in ctx.command.params}
+    typed = {name: as_typed(f"--config {path!r}: {name}", given[name], value) for name, value in values.items()}
+    ctx.default_map = {**(ctx.default_map or {}), **{name: text for name, text in typed.items() if text is not None}}
+    refuse_imports(ctx, path, typed)
 
 
 def _widths(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
@@ -56,7 +63,8 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 @click.command(short_help="Train a VAE on a data set.")
 @click.argument("data")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run, made by this command.")
-@click.option("--overwrite", is_flag=True, help="Replace the run in --out.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in --out, when the new one is trained.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, where it was cut short.")
 @click.option(
     "--prior",
     default="normal",
@@ -174,19 +182,28 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
     expose_value=False,
     help="JSON file of these options; a run's config.json repeats it.",
 )
-def fit(data: str, out: Path, overwrite: bool, **options: Any) -> None:
+@trust_config_option
+@click.pass_context
+def fit(ctx: click.Context, data: str, out: Path, overwrite: bool, resume: bool, **options: Any) -> None:
     """Train a VAE on DATA and leave a run in --out.
 
     DATA is digits, mnist, fashion-mnist or patches (of photographs), or a file of your own (.npy, .npz, .csv, .pt, one
-    row per datum), or a folder of images.
+    row per datum), or a folder of images. What was cut short goes on with the same command and --resume.
 
     \b
     pyrovae fit digits --out runs/digits
     pyrovae fit mnist --prior laplace --latent-dim 50 --out runs/mnist-laplace
     pyrovae fit measurements.csv --likelihood normal --latent-dim 4 --out runs/mine
     """
-    with runs.new_run(out, overwrite) as folder:
+    if overwrite and resume:
+        raise click.UsageError("--overwrite and --resume exclude each other")
+    with new_place(out, overwrite, resume, "run", read_config) as place:
         prepared = prepare(data, options)
+        if is_finished(place.folder) and (place.folder / "metrics.json").exists():
+            check_same(place.folder, data, options, prepared)
+            place.settle()
+            click.echo(f"the run in {out} is finished")
+            return
         describe(prepared.dataset, prepared.vae, prepared.binarize)
         describe_standardization(prepared.dataset)
         warn_of_few(prepared.dataset)
@@ -195,6 +212,15 @@ def fit(data: str, out: Path, overwrite: bool, **options: Any) -> None:
             f"{options['optim']} at learning rate {options['lr']:g}{followed(options)}, seed {options['seed']}, on "
             f"{options['device']}"
         )
-        numbers, _ = train_run(folder, data, options, prepared)
-        print_table(numbers)
+        check_same(place.folder, data, options, prepared)
+        history = train_run(place, data, options, prepared)
+        try:
+            numbers, problem = measure_run(place.folder, options, prepared, history)
+        except Exception as error:  # the model is on the disk
+            problem = f"the run could not be measured: {explained(error) or repr(error)}"
+        else:
+            print_table(numbers)
+    if problem is not None:
+        click.echo(f"pyrovae: error: {problem}; the trained model is saved in {out}", err=True)
+        ctx.exit(1)
     click.echo(f"run saved in {out}: config.json, model.safetensors, history.csv, metrics.json, figures/")

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import torch
 from torch import Tensor
 
 import pyrovae as pv
 from pyrovae import runs
 from pyrovae.build import name_and_options, read_config
-from pyrovae.cli.preparing import Prepared, prepare, run_config, train_run
+from pyrovae.cli.preparing import Prepared, check_same, measure_run, prepare, train_run
 from pyrovae.cli.reporting import seen_by_the_model
 from pyrovae.cli.searching import SEARCH
 from pyrovae.cli.table import Row, as_text
+from pyrovae.files import read_json
+from pyrovae.places import is_finished, new_place
 from pyrovae.plots import Portrait
 from pyrovae.train import History
 
-__all__ = ["LISTS", "Model", "all_models", "check_same", "is_list", "leave_run"]
+__all__ = ["LISTS", "Model", "all_models", "is_list", "leave_run"]
 
 LISTS = ("prior", "guide", "latent_dim", "beta", "optim", "lr", "batch_size", "seed")
 WITH_COMPONENTS = {"mixture", "vamp"}  # priors that --num-components is of
@@ -70,31 +72,24 @@ def _curve_name(single: dict[str, Any], options: dict[str, Any], others: dict[st
 
 
 def leave_run(folder: Path, data: str, model: Model) -> tuple[Row, Portrait, History]:
-    """Leave one run, or read the one that is there: its numbers of the table, its part of the picture, its history."""
+    """Leave one run, or finish or read the one that is there: its numbers, its part of the picture, its history."""
     prepared = prepare(data, model.options)
-    if folder.exists():
-        check_same(folder, data, model.options, prepared)
-        vae = runs.load_run(folder, model.options["device"])[0]
+    check_same(folder, data, model.options, prepared)
+    if is_finished(folder):
+        vae = pv.load(folder, prepared.vae)  # its parts are those of the options, not of the file
         prepared = prepared._replace(vae=vae)
-        numbers = json.loads((folder / "metrics.json").read_text())
         history = runs.read_history(folder / "history.csv")
+        if (folder / "metrics.json").exists():
+            numbers = read_json(folder / "metrics.json")
+            return *_measured(model, prepared, numbers, history["seconds"][-1]), history
+        numbers, problem = measure_run(folder, model.options, prepared, history)
     else:
-        with runs.new_run(folder, overwrite=False) as run:
-            numbers, history = train_run(run, data, model.options, prepared)
+        with new_place(folder, False, folder.exists(), "run", read_config) as place:
+            history = train_run(place, data, model.options, prepared)
+        numbers, problem = measure_run(folder, model.options, prepared, history)
+    if problem is not None:
+        click.echo(f"pyrovae: warning: {model.run}: {problem}", err=True)
     return *_measured(model, prepared, numbers, history["seconds"][-1]), history
-
-
-def check_same(folder: Path, data: str, options: dict[str, Any], prepared: Prepared) -> None:
-    """Refuse a run that was trained with other options or on other data; where a learning rate is searched for, any."""
-    was, now = read_config(folder), json.loads(json.dumps(run_config(data, options, prepared)))
-    pairs = {"data": (was["data"]["name"], now["data"]["name"])}
-    pairs |= {name: (was["fit"].get(name), value) for name, value in now["fit"].items()}
-    for name, (old, new) in pairs.items():
-        if old != new and name != "data_dir" and new != SEARCH:
-            raise ValueError(
-                f"--resume: the run in {str(folder)!r} has {name.replace('_', ' ')} {old}, not {new}: another --out, "
-                f"or --overwrite"
-            )
 
 
 def _measured(model: Model, prepared: Prepared, numbers: dict[str, Any], seconds: float) -> tuple[Row, Portrait]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,19 +16,23 @@ from torch.distributions import constraints
 import pyrovae as pv
 from pyrovae import runs
 from pyrovae.build import LIKELIHOODS, by_name_or_path, name_and_options, usual_warmup
+from pyrovae.cli.errors import explained
 from pyrovae.cli.reporting import measure
 from pyrovae.data import Data
 from pyrovae.likelihoods import Likelihood
+from pyrovae.places import Place
 from pyrovae.train import History
 from pyrovae.vae import VAE
 
 __all__ = [
     "LENGTHS",
     "Prepared",
+    "check_same",
     "check_support",
     "count",
     "describe_standardization",
     "followed",
+    "measure_run",
     "optimizer",
     "prepare",
     "rows_of_step",
@@ -41,6 +46,7 @@ __all__ = [
 LENGTHS = {"step": 1 / 3, "cosine": 1.0, "one-cycle": 1.0, "warmup": 0.1}
 # where --epochs is not given; 100 for other data
 EPOCHS = {"digits": 200, "mnist": 20, "fashion-mnist": 20, "patches": 20}
+SEARCH = "search"  # what --lr is where it is searched for
 GREY = ("digits", "mnist", "fashion-mnist")  # built-in images in [0, 1]
 FEW = 10  # test data
 
@@ -98,34 +104,40 @@ def prepare(data: str, options: dict[str, Any], weights_seed: int | None = None)
         ).to(device)
     asked = (data, options["data_dir"], binarize, options["seed"], options["missing"])
     check_support(vae, dataset, lambda: pv.data.rows(*asked))
+    _check_corruption(options["corrupt"], vae, dataset)
     _penalties(options, vae)
     return Prepared(vae, dataset, likelihood, binarize, epochs)
 
 
-def train_run(folder: Path, data: str, options: dict[str, Any], prepared: Prepared) -> tuple[dict[str, Any], History]:
-    """Train what was prepared, measure it, and write the run into a folder that is there; its numbers and history."""
+def train_run(place: Place, data: str, options: dict[str, Any], prepared: Prepared) -> History:
+    """Train what was prepared, or what is left of it, in the folder of the run; its weights are then on the disk."""
     vae, dataset, _, _, epochs = prepared
+    versions = {"pyrovae": pv.__version__, "torch": torch.__version__, "pyro": pyro.__version__}
+    sections = {**run_config(data, options, prepared), "versions": versions}
     history = pv.fit(
         vae,
         dataset,
         epochs=epochs,
         optim=optimizer(options, dataset, epochs),
         seed=options["seed"],
+        callbacks=[pv.train.Checkpoint(place.folder, resume=True, sections=sections)],
         **training(options, prepared),
     )
-    numbers = measure(vae, dataset, options["num_samples"], options["seed"])
-    config = run_config(data, options, prepared)
-    pv.save(
-        vae,
-        folder,
-        data=config["data"],
-        fit=config["fit"],
-        versions={"pyrovae": pv.__version__, "torch": torch.__version__, "pyro": pyro.__version__},
-    )
-    pv.train.write_history(history, folder / "history.csv")
+    place.settle()
+    return history
+
+
+def measure_run(
+    folder: Path, options: dict[str, Any], prepared: Prepared, history: History
+) -> tuple[dict[str, Any], str | None]:
+    """Measure a run that was trained, and draw its pictures; the numbers, and why there are no pictures."""
+    numbers = measure(prepared.vae, prepared.dataset, options["num_samples"], options["seed"])
     runs.write_json(folder / "metrics.json", numbers)
-    runs.write_figures(folder / "figures", vae, dataset, history)
-    return numbers, history
+    try:
+        runs.write_figures(folder / "figures", prepared.vae, prepared.dataset, history)
+    except Exception as error:  # of a picture: it costs nothing else
+        return numbers, f"not all pictures could be drawn: {explained(error) or repr(error)}"
+    return numbers, None
 
 
 def training(options: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
@@ -151,6 +163,7 @@ def run_config(data: str, options: dict[str, Any], prepared: Prepared) -> dict[s
             "seed": options["seed"],
             "data_dir": options["data_dir"],
             "standardization": None if standardization is None else standardization.as_lists(),
+            "sha256": prepared.dataset.sha256(),
         },
         "fit": {
             **{name: value for name, value in options.items() if name != "quiet"},
@@ -162,6 +175,23 @@ def run_config(data: str, options: dict[str, Any], prepared: Prepared) -> dict[s
     }
 
 
+def check_same(folder: Path, data: str, options: dict[str, Any], prepared: Prepared) -> None:
+    """Refuse a run that was begun with other options or on other data; where a learning rate is searched for, any."""
+    if not (folder / "config.json").exists():
+        return
+    was, now = runs.read_run(folder), json.loads(json.dumps(run_config(data, options, prepared)))
+    if not {"data", "fit"} <= was.keys():
+        raise ValueError(f"--resume: {str(folder)!r} is not a run of pyrovae fit: choose another --out")
+    pairs = {"data": (was["data"]["name"], now["data"]["name"])}
+    pairs |= {name: (was["fit"].get(name), value) for name, value in now["fit"].items()}
+    for name, (old, new) in pairs.items():
+        if old != new and name != "data_dir" and new != SEARCH:
+            raise ValueError(
+                f"--resume: the run in {str(folder)!r} has {name.replace('_', ' ')} {old}, not {new}: another --out, "
+                f"or --overwrite"
+            )
+
+
 def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
     """The data, and what likelihood and binarisation stand for where they are not given."""
     likelihood, binarize = options["likelihood"], options["binarize"]
@@ -171,7 +201,7 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
     if binarize is None and name in GREY and likelihood in (None, "bernoulli"):
         binarize = "dynamic"
     binarize = None if binarize == "none" else binarize
-    dataset = pv.data.load(name, options["data_dir"], binarize, options["seed"], missing=options["missing"])
+    dataset = pv.data.load(name, options["data_dir"], binarize, options["seed"], missing=options["missing"], dtype=None)
     splits = [x[~x.isnan()] for x in (dataset.train, dataset.val, dataset.test)]
     if likelihood is None:
         binary = all(bool(((x == 0) | (x == 1)).all()) for x in splits)
@@ -183,7 +213,8 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
     if standardize is None:
         unit = bool(((splits[0] >= 0) & (splits[0] <= 1)).all())
         standardize = dataset.image_shape is None and not unit and likelihood.partition(":")[0] in ("normal", "laplace")
-    return dataset.standardize() if standardize else dataset, likelihood, binarize
+    dataset = dataset.standardize() if standardize else dataset  # before the rows are rounded
+    return dataset.to(torch.float32), likelihood, binarize
 
 
 def _is_real(likelihood: str) -> bool:
@@ -209,6 +240,24 @@ def describe_standardization(dataset: Data) -> None:
         f"standardised: each column has mean 0 and standard deviation 1 in the training data; log-densities are of the "
         f"standardised data, those of the data are {abs(nats):.2f} nats {'lower' if nats >= 0 else 'higher'} per datum"
     )
+
+
+def _check_corruption(corrupt: str | None, vae: VAE, dataset: Data) -> None:
+    """Refuse a function of the user's own that does not give a tensor of the shape of a row, before any training."""
+    if corrupt is None:
+        return
+    row = dataset.train[:1].to(next(vae.parameters()))
+    function = next(module.corrupt for module in vae.modules() if hasattr(module, "corrupt"))
+    try:
+        with torch.random.fork_rng():
+            damaged = function(row)  # type: ignore[operator]  # torch types attributes as tensors
+    except Exception as error:  # a user's function may fail in any way
+        raise ValueError(
+            f"--corrupt {corrupt!r} fails on a row of the data: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(damaged, Tensor) or damaged.shape != row.shape:
+        got = tuple(damaged.shape) if isinstance(damaged, Tensor) else type(damaged).__name__
+        raise ValueError(f"--corrupt {corrupt!r} must give a tensor of shape {tuple(row.shape)}, got {got}")
 
 
 def _beta(options: dict[str, Any], epochs: int) -> Any:

@@ -13,13 +13,12 @@ import click
 import pyrovae as pv
 from pyrovae import runs
 from pyrovae.build import name_and_options
-from pyrovae.cli.preparing import LENGTHS, count, optimizer, prepare, training
+from pyrovae.cli.preparing import LENGTHS, SEARCH, count, optimizer, prepare, training
 from pyrovae.train import LearningRate
 
 __all__ = ["FILE", "SEARCH", "rate_to_begin", "search", "short_run"]
 
 FILE = "searches.json"
-SEARCH = "search"  # what --lr is then
 SHARE = 1 / 5  # of the epochs of the run
 
 

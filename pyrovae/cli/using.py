@@ -13,11 +13,25 @@ from pyrovae.cli.reporting import SEED
 from pyrovae.conditional import ConditionalVAE
 from pyrovae.likelihoods import Likelihood
 
-__all__ = ["device_option", "encode", "impute", "out_option", "overwrite_option", "run_argument", "sample"]
+__all__ = [
+    "device_option",
+    "encode",
+    "impute",
+    "out_option",
+    "overwrite_option",
+    "run_argument",
+    "sample",
+    "trust_option",
+]
 
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 out_option = click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: in the run]")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the file in --out.")
+trust_option = click.option(
+    "--trust",
+    is_flag=True,
+    help="Import parts of your own, such as mymodule.MyPrior, that RUN names; that runs their code.",
+)
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")
 
 
@@ -26,10 +40,11 @@ device_option = click.option("--device", default="cpu", show_default=True, help=
 @click.argument("data", required=False)
 @out_option
 @overwrite_option
+@trust_option
 @device_option
-def encode(run: Path, data: str | None, out: Path | None, overwrite: bool, device: str) -> None:
+def encode(run: Path, data: str | None, out: Path | None, overwrite: bool, trust: bool, device: str) -> None:
     """Write the code of every row of DATA (default: the run's own data, in its own order) as a .npy of one row each."""
-    vae, config = runs.load_run(run, device)
+    vae, config = runs.load_run(run, device, trust)
     if vae.num_labels:
         raise ValueError(f"run {str(run)!r} is conditional: its codes need labels too, vae.encode(x, y) in Python")
     x = runs.data_rows(run, config, data)
@@ -51,13 +66,21 @@ def encode(run: Path, data: str | None, out: Path | None, overwrite: bool, devic
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Of the draws.")
 @out_option
 @overwrite_option
+@trust_option
 @device_option
 def impute(
-    run: Path, data: str | None, num_samples: int, seed: int, out: Path | None, overwrite: bool, device: str
+    run: Path,
+    data: str | None,
+    num_samples: int,
+    seed: int,
+    out: Path | None,
+    overwrite: bool,
+    trust: bool,
+    device: str,
 ) -> None:
     """Write DATA (default: the run's own data, in its own order) with each missing value at its mean given what is
     observed of its row, in the data's own units, as a .npy. RUN was trained with --missing."""
-    vae, config = runs.load_run(run, device)
+    vae, config = runs.load_run(run, device, trust)
     if not config["model"].get("missing"):
         raise ValueError(
             f"run {str(run)!r} has a model of whole data: pyrovae fit --missing trains one that fills them"
@@ -85,12 +108,21 @@ def impute(
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Of the draws.")
 @out_option
 @overwrite_option
+@trust_option
 @device_option
 def sample(
-    run: Path, num: int, label: int | None, mean: bool, seed: int, out: Path | None, overwrite: bool, device: str
+    run: Path,
+    num: int,
+    label: int | None,
+    mean: bool,
+    seed: int,
+    out: Path | None,
+    overwrite: bool,
+    trust: bool,
+    device: str,
 ) -> None:
     """Draw z from the prior of RUN and x from p(x|z); write a .npy of one row each."""
-    vae, config = runs.load_run(run, device)
+    vae, config = runs.load_run(run, device, trust)
     if label is not None and label >= vae.num_labels:
         whole = f"whole numbers from 0 to {vae.num_labels - 1}" if vae.num_labels else "none: it is not conditional"
         raise ValueError(f"--label {label}: the labels of run {str(run)!r} are {whole}")
@@ -103,6 +135,6 @@ def sample(
     else:
         x = vae.decode(vae.sample_prior(num)) if mean else vae.sample(num)
     if (standardization := runs.standardization(config)) is not None:
-        x = standardization.inverse(x)
+        x = standardization.inverse(x.cpu())
     runs.save_array(path, x.cpu())
     click.echo(f"{num} {'means' if mean else 'draws'} of shape {tuple(x.shape[1:])}: {path}")

@@ -38,6 +38,10 @@ from pyrovae.vae import VAE
 
 __all__ = ["compress", "decompress"]
 
+# Words by which the stack may be longer before the last row than after it. Compressing the first rows makes it at least
+# 2,048 bits shorter with a probability below 2^-2048, because the mean of 2^-bits over draws of z is p(x) <= 1.
+SLACK = 64
+
 
 def compress(vae: VAE, x: Tensor) -> bytes:
     r"""Discrete data as bytes, of which :func:`decompress` makes the same data again, bit by bit.
@@ -96,7 +100,10 @@ def decompress(vae: VAE, compressed: bytes) -> Tensor:
     rows = []
     with _coding(vae, tuple(event_shape)) as model:
         coder = codes.stream().stack.AnsCoder(words)
+        most = len(words) + SLACK
         for _ in range(num_rows):
+            if not 0 < coder.num_words() <= most:
+                raise ValueError("compressed is damaged: its stack of bits does not hold the rows that its header says")
             symbols = model.code.read(coder)
             row = torch.from_numpy(codes.pop(coder, model.likelihood(symbols))).double().reshape(1, *event_shape)
             model.code.undraw(coder, model.guide(row), symbols)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from pyrovae.data.batching import batches
 from pyrovae.data.placement import placed, sent
-from pyrovae.rows import Rows, is_rows, num_rows
+from pyrovae.rows import Rows, check_rows, is_rows, num_rows
+from pyrovae.schema import check, whole
 
 __all__ = ["Loader", "Source"]
 
@@ -30,7 +32,8 @@ class Loader:
         num_tensors: Number of tensors that are kept of each item of a Dataset or a stream.
 
     Attributes: ``num_rows`` and ``num_batches`` of a pass, infinite for a stream, which does not say its length.
-    Raises: ValueError if ``batch_size`` is None and the data come in batches of their own.
+    Raises: ValueError for data that are no tensors of real numbers, if ``batch_size`` is no positive whole number, and
+        if it is None and the data come in batches of their own.
     """
 
     def __init__(
@@ -43,6 +46,9 @@ class Loader:
         transform: Callable[[Tensor], Tensor] | None = None,
         num_tensors: int = 1,
     ) -> None:
+        _check_source(data)
+        if batch_size is not None:
+            check("batch_size", batch_size, whole(1))
         self.data, self.like, self.shuffle, self.transform = placed(data, like), like, shuffle, transform
         self.num_tensors = num_tensors
         self.num_rows = float(num_rows(data)) if is_rows(data) else _length(getattr(data, "dataset", data))
@@ -64,6 +70,17 @@ class Loader:
             num_tensors=self.num_tensors,
         )
         return sent(passes, self.like)
+
+
+def _check_source(data: object) -> None:
+    """Refuse tensors without real numbers, and what holds numbers instead of tensors."""
+    check_rows("data", data)
+    first = data[0] if isinstance(data, list | tuple) and data else None
+    if isinstance(data, np.ndarray) or isinstance(first, list | int | float):
+        raise ValueError(
+            f"data must be a tensor, a Dataset or batches of tensors, got {type(data).__name__}: "
+            f"torch.as_tensor(data, dtype=torch.float32)"
+        )
 
 
 def _length(data: object) -> float:

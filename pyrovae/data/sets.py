@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -100,6 +101,23 @@ class Data:
         splits: dict[str, Any] = {name: standardization(getattr(self, name)) for name in ("train", "val", "test")}
         return replace(self, **splits, standardization=standardization)
 
+    def sha256(self) -> str:
+        """A hash of all rows, by which a run knows its data again: another order or another split is another hash."""
+        total = hashlib.sha256()
+        for name in ("train", "val", "test"):
+            rows = getattr(self, name).detach().cpu().flatten(1).contiguous()  # in any shape of a row
+            total.update(f"{name} {rows.dtype} {tuple(rows.shape)}\n".encode())
+            total.update(rows.numpy().data)
+        return total.hexdigest()
+
+    def to(self, dtype: torch.dtype) -> Data:
+        """The same data with rows of real numbers in this dtype; whole numbers stay what they are."""
+        splits: dict[str, Any] = {
+            name: x.to(dtype) if (x := getattr(self, name)).is_floating_point() else x
+            for name in ("train", "val", "test")
+        }
+        return replace(self, **splits)
+
 
 def digits(binarize: str | None = "static", seed: int = 0) -> Data:
     """1,797 handwritten digits of 8×8 pixels, from scikit-learn; rows of 64.
@@ -157,7 +175,13 @@ def patches(size: int = 12, num: int = 60_000, seed: int = 0) -> Data:
 
 
 def from_file(
-    path: str | Path, binarize: str | None = None, seed: int = 0, standardize: bool = False, missing: bool = False
+    path: str | Path,
+    binarize: str | None = None,
+    seed: int = 0,
+    standardize: bool = False,
+    missing: bool = False,
+    max_bytes: int | None = None,
+    dtype: torch.dtype | None = torch.float32,
 ) -> Data:
     """A user's own data: ``.npy``, ``.npz``, ``.csv``, ``.pt`` or a folder of images; the first dimension is the datum.
 
@@ -172,11 +196,13 @@ def from_file(
         seed: Of the split 80/10/10 and the binarisation.
         standardize: Whether each column is brought to mean 0 and standard deviation 1, see :meth:`Data.standardize`.
         missing: Whether NaN, and an empty cell of a ``.csv``, is a value that is missing; otherwise it is an error.
+        max_bytes: Memory that the data may take, which is known before they are read; None is half of the machine's.
+        dtype: Of the rows. They are standardised before they are rounded to it. None keeps float64 where the file has
+            numbers that float32 may not hold, such as time stamps.
 
     Raises: FileNotFoundError, or ValueError that names the file and what is wrong with it.
     """
-    data = _split_source(Path(path).name, _read(Path(path), missing), binarize, seed, missing)
-    return _standardized(data, binarize) if standardize else data
+    return _made(Path(path).name, _read(Path(path), missing, max_bytes), binarize, seed, standardize, missing, dtype)
 
 
 def load(
@@ -186,14 +212,16 @@ def load(
     seed: int = 0,
     standardize: bool = False,
     missing: bool = False,
+    max_bytes: int | None = None,
+    dtype: torch.dtype | None = torch.float32,
 ) -> Data:
     """A data set by name (``digits``, ``mnist``, ``fashion-mnist``, ``patches``) or by path, as the command line takes
     it; the rest as in :func:`from_file`."""
     if name == "patches":
         data = _real(patches(seed=seed), binarize)
-    else:
-        data = _split_source(Path(name).name, _source(name, data_dir, missing), binarize, seed, missing)
-    return _standardized(data, binarize) if standardize else data
+        return _standardized(data, binarize) if standardize else data
+    source = _source(name, data_dir, missing, max_bytes)
+    return _made(Path(name).name, source, binarize, seed, standardize, missing, dtype)
 
 
 def rows(
@@ -202,15 +230,18 @@ def rows(
     binarize: str | None = None,
     seed: int = 0,
     missing: bool = False,
+    dtype: torch.dtype | None = torch.float32,
 ) -> Tensor:
     """Every row of a data set in its own order, binarised once where it is binarised; MNIST's test set comes last.
 
-    Patches have the order of their splits: training, validation, test.
+    Patches have the order of their splits: training, validation, test. ``dtype`` is that of :func:`from_file`.
     """
     if name == "patches":
         data = _real(patches(seed=seed), binarize)
         return torch.cat([data.train, data.val, data.test])
     source = _source(name, data_dir, missing)
+    if dtype is not None or binarize is not None:
+        source = source.to(dtype or torch.float32)
     x = _checked(str(name), source.x if source.test is None else torch.cat([source.x, source.test]), missing)
     return x if binarize is None else binarized(str(name), x, seed)
 
@@ -304,7 +335,24 @@ def _standardized(data: Data, binarize: str | None) -> Data:
     return data.standardize()
 
 
-def _source(name: str | Path, data_dir: str | Path | None, missing: bool) -> Source:
+def _made(
+    name: str,
+    source: Source,
+    binarize: str | None,
+    seed: int,
+    standardize: bool,
+    missing: bool,
+    dtype: torch.dtype | None,
+) -> Data:
+    """Split, and standardised before it is rounded."""
+    if not standardize and (dtype is not None or binarize is not None):
+        source = source.to(dtype or torch.float32)
+    data = _split_source(name, source, binarize, seed, missing)
+    data = _standardized(data, binarize) if standardize else data
+    return data if dtype is None else data.to(dtype)
+
+
+def _source(name: str | Path, data_dir: str | Path | None, missing: bool, max_bytes: int | None = None) -> Source:
     if name == "digits":
         from sklearn.datasets import load_digits
 
@@ -316,7 +364,7 @@ def _source(name: str | Path, data_dir: str | Path | None, missing: bool) -> Sou
         nearest = difflib.get_close_matches(str(name), NAMES, n=1)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise FileNotFoundError(f"data: {str(name)!r} is neither {', '.join(NAMES)} nor a file or folder{hint}")
-    return _read(Path(name), missing)
+    return _read(Path(name), missing, max_bytes)
 
 
 def _split_source(name: str, source: Source, binarize: str | None, seed: int, missing: bool) -> Data:
@@ -334,10 +382,10 @@ def _split_source(name: str, source: Source, binarize: str | None, seed: int, mi
     )
 
 
-def _read(path: Path, missing: bool) -> Source:
+def _read(path: Path, missing: bool, max_bytes: int | None) -> Source:
     if not path.exists():
         raise FileNotFoundError(f"data: there is no file or folder {str(path)!r}")
-    x = read_images(path) if path.is_dir() else read_table(path, missing)
+    x = read_images(path, max_bytes) if path.is_dir() else read_table(path, missing, max_bytes)
     if x.dim() not in (3, 4):
         return Source(x.flatten(1))
     channels, height, width = (1, *x.shape[1:]) if x.dim() == 3 else tuple(x.shape[1:])

@@ -32,8 +32,9 @@ class State:
 class Calls:
     """The calls of one method whose arguments and settings look alike."""
 
-    def __init__(self, what: str, objective: object) -> None:
-        self.what = what
+    def __init__(self, what: str, objective: object, text: str) -> None:
+        self.what, self.text = what, text  # the same text in another process
+        self.count = 0
         self.schedules: dict[str, Schedule] = objective.schedules() if isinstance(objective, Objective) else {}
         self.reason: str | None = None  # why they cannot be compiled
         self.timings = Timings()
@@ -44,6 +45,11 @@ class Calls:
         self.latest = Known()
         self.watch: Watch | None = None  # that of the latest
         self.short, self.changed = 0, ""  # how many keys soon made way for a new one, and why
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the latest call had, or made, compiled code."""
+        return self.latest.compiled is not None
 
     def known_for(self, watch: Watch) -> Known:
         """What is known of this state of what they read."""

@@ -6,7 +6,8 @@ import copy
 import math
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, TypedDict
 
@@ -31,6 +32,7 @@ __all__ = ["SVI"]
 Function = Callable[..., object]
 
 MOST = 8  # compilations, after which a new step runs without
+REHEARSED = 3  # calls after which a step that is to be compiled is compiled
 STEADY = 1  # calls with one key before the next is compiled
 SHORT = 8  # short keys, after which nothing new is compiled
 
@@ -44,6 +46,7 @@ class Saved(TypedDict):
     epoch: float | None
     params: dict[str, Tensor]
     optimizer: dict[str, dict[str, object]]
+    calls: dict[str, list[Any]]  # by what they look like: their number, and whether the last one was compiled
 
 
 class SVI(pyro.infer.SVI):
@@ -122,6 +125,8 @@ class SVI(pyro.infer.SVI):
         self._states: OrderedDict[tuple[int, ...], State] = OrderedDict()
         self._names: set[str] = set()  # of the parameters met so far, in Pyro's store
         self._pending: Saved | None = None  # a state for parameters that do not exist yet
+        self._rehearsals: dict[str, list[Any]] = {}  # calls that a loaded state has met, and this process has not
+        self._rehearses = False
         self._stored: object = None
         self._gave_up = False
 
@@ -163,15 +168,26 @@ class SVI(pyro.infer.SVI):
     def state_dict(self) -> Saved:
         """Parameters and the optimizer's state by their names in Pyro's store, and the steps and epochs done."""
         self._follow_attributes()
+        if self._pending is not None:  # loaded, and no call has made the parameters since
+            return copy.deepcopy(self._pending)
         stored = private.stored_params()
         params = {name: stored[name].detach().clone() for name in self._names if name in stored}
         optimizer = copy.deepcopy(private.optimizer_states(self.optim))
-        return {"steps_done": self.steps_done, "epoch": self.epoch, "params": params, "optimizer": optimizer}
+        met = {each.text: [min(each.count, REHEARSED), each.is_compiled] for each in self._state.calls.values()}
+        calls = {**self._rehearsals, **met}
+        return {
+            "steps_done": self.steps_done,
+            "epoch": self.epoch,
+            "params": params,
+            "optimizer": optimizer,
+            "calls": calls,
+        }
 
     def load_state_dict(self, state: Saved) -> None:
         """Continue from a state, also one from before the first step, from another process or of an equal model.
 
-        Where some parameters do not exist yet, the next call makes them first, by one more run of guide and model.
+        Where some parameters do not exist yet, the next call makes them first, by one more run of guide and model. A
+        step that was compiled is compiled again before it is taken, so that it gives the numbers of a run that went on.
 
         Raises: ValueError where names or shapes are not those of this model, before anything is changed.
         """
@@ -184,12 +200,45 @@ class SVI(pyro.infer.SVI):
 
     def _load_pending(self, call: Arguments) -> None:
         state, self._pending = self._pending, None
-        with torch.random.fork_rng(devices=list({x.device for x in call.tensors if x.is_cuda})), torch.no_grad():
+        with self._undone(call), torch.no_grad():
             guide = poutine.trace(self.guide).get_trace(*call.args, **call.kwargs)
             model = poutine.trace(poutine.replay(self.model, trace=guide)).get_trace(*call.args, **call.kwargs)
         nodes: Any = [*guide.nodes.items(), *model.nodes.items()]
         self._names |= {name for name, node in nodes if node["type"] == "param"}
         self._load(state)
+
+    def _rehearse(self, what: str, call: Arguments, count: int, compiled: bool) -> None:
+        """Bring a call to where it was when the state was saved, compiled or not, and undo its effects."""
+        before, self._rehearses = (self._num_added, dict(self.expected_calls)), compiled
+        with self._undone(call):
+            for _ in range(count):
+                self._run(what, call)
+        (self._num_added, self.expected_calls), self._rehearses = before, False
+
+    @contextmanager
+    def _undone(self, call: Arguments) -> Iterator[None]:
+        """Put back random state, parameters, buffers and the state of the optimizer, each in place."""
+        stored = private.stored_params()
+        tensors = {id(x): x for x in (*self._watched().tensors, *(stored[n] for n in self._names if n in stored))}
+        tensors = {key: x for key, x in tensors.items() if not x.is_meta}
+        optimizers = [(p, getattr(each, "optimizer", each)) for p, each in self.optim.optim_objs.items()]
+        states = [optimizer.state.get(param, {}) for param, optimizer in optimizers]
+        before = {key: x.detach().clone() for key, x in tensors.items()}
+        states_before = copy.deepcopy([dict(state) for state in states])
+        cuda = {x.device for x in (*call.tensors, *tensors.values()) if x.is_cuda}
+        with torch.random.fork_rng(devices=list(cuda)):
+            yield
+        with torch.no_grad():
+            for key, x in tensors.items():
+                if not torch.equal(x, before[key]):
+                    x.copy_(before[key])
+            for (param, optimizer), old in zip(optimizers, states_before, strict=True):
+                now = optimizer.state[param]
+                for name, value in old.items():
+                    if isinstance(value, Tensor):
+                        now[name].copy_(value)
+                    else:
+                        now[name] = value
 
     def _load(self, state: Saved | None) -> None:
         if state is None:
@@ -213,6 +262,7 @@ class SVI(pyro.infer.SVI):
         self._names = set(own.values())
         self._config = ()
         self._states.clear()
+        self._rehearsals = copy.deepcopy(state.get("calls", {}))
 
     # One call
 
@@ -227,6 +277,10 @@ class SVI(pyro.infer.SVI):
                 guards.check(self.model, self.guide, self.objective, *call.args, **call.kwargs)
             self._state.checked = True
         calls = self._calls_like(what, call)
+        if (met := self._rehearsals.pop(calls.text, None)) and (met[1] or (self.compile and what == "step")):
+            self._rehearse(what, call, *met)
+            calls = self._calls_like(what, call)
+        calls.count += 1
         if what in self.expected_calls:
             self.expected_calls[what] -= 1
         compiled = self._compiled(calls, call) if self.compile is not False else None
@@ -361,7 +415,7 @@ class SVI(pyro.infer.SVI):
         return False
 
     def _is_due(self, calls: Calls) -> bool:
-        if self.compile and calls.what == "step":
+        if self._rehearses or (self.compile and calls.what == "step"):
             return calls.timings.count >= 1
         if self.compilations >= MOST:
             self._give_up(f"{MOST} different steps were compiled, and this is one more")
@@ -485,7 +539,7 @@ class SVI(pyro.infer.SVI):
                 )
             if self._gave_up:
                 key = (what,)
-            self._state.calls.setdefault(key, Calls(what, self._objective(what)))
+            self._state.calls.setdefault(key, Calls(what, self._objective(what), f"{what} {call.signature!r}"))
         return self._state.calls[key]
 
     def _watched(self) -> Watch:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyrovae.hyper import all_true
 from pyrovae.likelihoods.base import Likelihood
 from pyrovae.likelihoods.symbols import Autoregressive
 
@@ -43,7 +44,7 @@ class Masked(Likelihood):
             raise ValueError(f"likelihood must be a Likelihood of whole data, got {likelihood!r}")
         if isinstance(likelihood, Autoregressive):
             raise ValueError("likelihood Autoregressive gives each symbol those before it, and none may be missing")
-        if not bool(likelihood.support.check(torch.tensor(float(fill)))):
+        if not all_true(likelihood.support.check(torch.tensor(float(fill)))):
             raise ValueError(f"fill must be a value that {type(likelihood).__name__} has a density at, got {fill}")
         self.likelihood = likelihood
         self.fill = float(fill)

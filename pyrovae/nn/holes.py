@@ -37,7 +37,7 @@ class Filled(nn.Module):
         if not isinstance(network, nn.Module):
             raise ValueError(f"network must be a torch module, got {network!r}")
         constant = torch.as_tensor(fill, dtype=torch.get_default_dtype()).detach().clone()
-        if not bool(constant.isfinite().all()):
+        if not (constant.is_meta or bool(constant.isfinite().all())):
             raise ValueError(f"fill must be finite, got {fill}")
         self.network = network
         self.register_buffer("fill", constant)

@@ -62,7 +62,7 @@ def column_histograms(x: Tensor, draws: Tensor, bins: int = 31, max_columns: int
         column = x[~x[:, j].isnan(), j]
         both = torch.cat([column, draws[:, j]])
         low, high = both.quantile(0.002).item(), both.quantile(0.998).item()
-        edges = torch.linspace(low, high if high > low else low + 1, bins + 1).double()
+        edges = torch.linspace(low, high if high > low else low + 1, bins + 1, dtype=torch.float64)
         _bars_and_line(axes, edges, column, draws[:, j], sparse=False)
         axes.set_title(f"column {j + 1}", fontsize=7, pad=2)
     _legend(figure, panels[0], "data", "draws of the model")

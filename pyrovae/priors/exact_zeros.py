@@ -16,6 +16,7 @@ from pyrovae.priors.base import LocationScale, check_learned
 __all__ = ["RectifiedNormal", "SpikeSlab", "ThresholdedLaplace", "ThresholdedNormal"]
 
 SLABS = ("normal", "laplace", "student-t")
+USUAL_DF = 3.0  # of a Student's t slab
 
 
 class SpikeSlab(LocationScale):
@@ -31,7 +32,7 @@ class SpikeSlab(LocationScale):
         slab: Family of :math:`s`: ``"normal"``, ``"laplace"`` or ``"student-t"``.
         loc: Location of the slab.
         scale: Scale of the slab, positive.
-        df: Degrees of freedom of a Student's t slab.
+        df: Degrees of freedom of a Student's t slab, 3 where it is not given; other slabs have none.
         learned: Which of ``"active"``, ``"loc"``, ``"scale"`` and ``"df"`` are learned, one value for each coordinate.
 
     Shape: z has event_shape ``(D,)``; under the data plate ``(N, D)``.
@@ -48,15 +49,15 @@ class SpikeSlab(LocationScale):
         slab: str = "normal",
         loc: float = 0.0,
         scale: float = 1.0,
-        df: float = 3.0,
+        df: float | None = None,
         learned: Collection[str] = (),
     ) -> None:
         check_learned(learned, ("active", "loc", "scale", "df") if slab == "student-t" else ("active", "loc", "scale"))
         super().__init__(dim, loc, scale, [name for name in learned if name in ("loc", "scale")])
-        self.slab = check_slab(slab)
+        self.slab = check_slab(slab, df)
         self.active = Constrained("active", active, (dim,), lower=0.0, upper=1.0, learned="active" in learned)
         if slab == "student-t":
-            self.df = Constrained("df", df, (dim,), lower=0.0, learned="df" in learned)
+            self.df = Constrained("df", USUAL_DF if df is None else df, (dim,), lower=0.0, learned="df" in learned)
 
     def distribution(self) -> dist.TorchDistribution:
         parameters = {"df": self.df()} if self.slab == "student-t" else {}
@@ -179,10 +180,12 @@ class RectifiedNormal(LocationScale):
         return RectifiedNormalDensity(self.loc(), self.scale()).to_event(1)
 
 
-def check_slab(slab: str) -> str:
-    """slab, or ValueError."""
+def check_slab(slab: str, df: float | None = None) -> str:
+    """slab, or ValueError, also for degrees of freedom of a slab that has none."""
     if slab not in SLABS:
         raise ValueError(f"slab must be one of {', '.join(SLABS)}, got {slab!r}")
+    if df is not None and slab != "student-t":
+        raise ValueError(f"df is of slab student-t, got df = {df!r} with slab {slab!r}")
     return slab
 
 

@@ -21,7 +21,7 @@ from pyrovae.distributions.spike_slab import real_with_atom
 from pyrovae.distributions.unit_interval import inside_unit_interval, log1mexp
 from pyrovae.hyper import Constrained
 from pyrovae.priors.base import LocationScale, check_learned
-from pyrovae.priors.exact_zeros import check_slab, slab_family
+from pyrovae.priors.exact_zeros import USUAL_DF, check_slab, slab_family
 
 __all__ = ["BetaBernoulli", "BetaSpikeSlab"]
 
@@ -30,14 +30,21 @@ class _FeatureAllocation(LocationScale):
     """A slab, and gates with activities from the shared site: a subclass gives its Beta law and the function of it."""
 
     def __init__(
-        self, dim: int, slab: str, loc: float, scale: float, df: float, learned: Collection[str], own: Collection[str]
+        self,
+        dim: int,
+        slab: str,
+        loc: float,
+        scale: float,
+        df: float | None,
+        learned: Collection[str],
+        own: Collection[str],
     ) -> None:
         check_learned(learned, (*own, "loc", "scale", *(("df",) if slab == "student-t" else ())))
         super().__init__(dim, loc, scale, [name for name in learned if name in ("loc", "scale")])
         self.dim = dim
-        self.slab = check_slab(slab)
+        self.slab = check_slab(slab, df)
         if slab == "student-t":
-            self.df = Constrained("df", df, (dim,), lower=0.0, learned="df" in learned)
+            self.df = Constrained("df", USUAL_DF if df is None else df, (dim,), lower=0.0, learned="df" in learned)
 
     @property
     def support(self) -> constraints.Constraint:
@@ -75,7 +82,7 @@ class BetaSpikeSlab(_FeatureAllocation):
         slab: Family of the slab :math:`s`: ``"normal"``, ``"laplace"`` or ``"student-t"``.
         loc: Location of the slab.
         scale: Scale of the slab, positive.
-        df: Degrees of freedom of a Student's t slab.
+        df: Degrees of freedom of a Student's t slab, 3 where it is not given; other slabs have none.
         learned: Which of ``"concentration1"``, ``"concentration0"``, ``"loc"``, ``"scale"`` and ``"df"`` are learned,
             one value for each coordinate.
 
@@ -93,7 +100,7 @@ class BetaSpikeSlab(_FeatureAllocation):
         slab: str = "normal",
         loc: float = 0.0,
         scale: float = 1.0,
-        df: float = 3.0,
+        df: float | None = None,
         learned: Collection[str] = (),
     ) -> None:
         super().__init__(dim, slab, loc, scale, df, learned, ("concentration1", "concentration0"))
@@ -123,7 +130,7 @@ class BetaBernoulli(_FeatureAllocation):
         slab: Family of the slab :math:`s`: ``"normal"``, ``"laplace"`` or ``"student-t"``.
         loc: Location of the slab.
         scale: Scale of the slab, positive.
-        df: Degrees of freedom of a Student's t slab.
+        df: Degrees of freedom of a Student's t slab, 3 where it is not given; other slabs have none.
         learned: Which of ``"concentration"`` (one number), ``"loc"``, ``"scale"`` and ``"df"`` (one for each
             coordinate) are learned.
 
@@ -142,7 +149,7 @@ class BetaBernoulli(_FeatureAllocation):
         slab: str = "normal",
         loc: float = 0.0,
         scale: float = 1.0,
-        df: float = 3.0,
+        df: float | None = None,
         learned: Collection[str] = (),
     ) -> None:
         super().__init__(dim, slab, loc, scale, df, learned, ("concentration",))

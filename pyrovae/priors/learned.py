@@ -12,7 +12,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyrovae.hyper import Constrained
+from pyrovae.hyper import Constrained, all_true
 from pyrovae.priors.base import Prior, check_dim
 
 __all__ = ["Mixture", "Vamp"]
@@ -147,7 +147,10 @@ def _spread_rows(inputs: Tensor, num_components: int) -> Tensor:
     if not isinstance(inputs, Tensor) or inputs.dim() < 2 or len(inputs) < num_components:
         got = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
         raise ValueError(f"inputs must be at least num_components = {num_components} rows of data, got {got}")
-    rows = inputs.detach().cpu()[torch.randperm(len(inputs))[:num_components]].to(torch.get_default_dtype())
+    dtype = torch.get_default_dtype()
+    if inputs.is_meta:
+        return inputs[:num_components].to(dtype)
+    rows = inputs.detach().cpu()[torch.randperm(len(inputs))[:num_components]].to(dtype)
     if not bool(torch.isfinite(rows).all()):
         raise ValueError("inputs must be finite")
     return rows
@@ -156,7 +159,7 @@ def _spread_rows(inputs: Tensor, num_components: int) -> Tensor:
 def _inside(rows: Tensor, lower: float, upper: float) -> Tensor:
     if not lower < upper:
         raise ValueError(f"bounds must be (lower, upper) with lower < upper, got {(lower, upper)}")
-    if not bool(((rows >= lower) & (rows <= upper)).all()):
+    if not all_true((rows >= lower) & (rows <= upper)):
         raise ValueError(
             f"inputs must be between the bounds {lower:g} and {upper:g}, got {rows.min():g} to {rows.max():g}"
         )

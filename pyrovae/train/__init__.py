@@ -1,7 +1,8 @@
 """``fit``: the training loop; its callbacks; ``search_lr``: the learning rate that it is given."""
 
 from pyrovae.train.callbacks import BestWeights, Callback, CallbackError, EarlyStopping, Schedules
-from pyrovae.train.fitting import fit, write_history
+from pyrovae.train.checkpoints import Checkpoint, write_history
+from pyrovae.train.fitting import fit
 from pyrovae.train.progress import Progress
 from pyrovae.train.run import History, Run
 from pyrovae.train.search import LearningRate, search_lr
@@ -11,6 +12,7 @@ __all__ = [
     "BestWeights",
     "Callback",
     "CallbackError",
+    "Checkpoint",
     "EarlyStopping",
     "History",
     "LearningRate",

@@ -17,6 +17,7 @@ from pyrovae.optim import Scheduled, follows_validation, takes_whole_set
 from pyrovae.optim.numbers import positive
 from pyrovae.rows import Rows, check_rows, data_of, is_rows, tensors
 from pyrovae.train.callbacks import BestWeights, Callback, EarlyStopping, Schedules
+from pyrovae.train.checkpoints import Checkpoint
 from pyrovae.train.progress import Progress
 from pyrovae.train.trainer import Model, Optim, Trainer, functions_of
 from pyrovae.vae import VAE
@@ -72,9 +73,11 @@ def check_callbacks(
     callbacks: Sequence[Callback], trainer: Trainer, epochs: int, data: Loader, validated: bool
 ) -> None:
     """Refuse two callbacks of one kind, early stopping without validation, and schedules longer than the run."""
-    for kind in (BestWeights, EarlyStopping, Progress, Schedules):
+    for kind in (BestWeights, Checkpoint, EarlyStopping, Progress, Schedules):
         if sum(isinstance(each, kind) for each in callbacks) > 1:
-            raise ValueError(f"callbacks: two {kind.__name__} are given, one of them perhaps by patience=: give one")
+            raise ValueError(
+                f"callbacks: two {kind.__name__} are given, one of them perhaps by patience= or out=: give one"
+            )
     if any(isinstance(each, EarlyStopping) for each in callbacks):
         if not getattr(trainer, "comparable", True):
             raise ValueError("patience is not for a GAN or an adversarial autoencoder, whose losses cannot be compared")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -19,13 +18,15 @@ from pyrovae.objectives import blame, is_divergence
 from pyrovae.random_state import RandomState
 from pyrovae.rows import Rows, is_rows, num_rows, tensors
 from pyrovae.train.callbacks import BestWeights, Callback, EarlyStopping, Function, Schedules
+from pyrovae.train.checkpoints import Checkpoint
 from pyrovae.train.checks import check_callbacks, check_data, check_model, check_optim, check_values, num_tensors
+from pyrovae.train.identity import identity
 from pyrovae.train.progress import Progress
 from pyrovae.train.run import History, Run
 from pyrovae.train.trainer import Model, Optim, functions_of, make_trainer
 from pyrovae.vae import evaluating
 
-__all__ = ["fit", "write_history"]
+__all__ = ["fit"]
 
 
 def fit(
@@ -44,6 +45,8 @@ def fit(
     compile: bool | None = None,
     clip_norm: float | None = None,
     precision: torch.dtype | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
 ) -> History:
     """Train a model: one step of its trainer per batch, one validation per epoch.
 
@@ -71,6 +74,8 @@ def fit(
         compile: Whether the step is compiled: True, False, or None where the run is long enough to earn it back.
         clip_norm: Largest Euclidean norm of the gradient of all parameters together.
         precision: ``torch.bfloat16`` has the networks multiply in it, see :class:`~pyrovae.SVI`.
+        out: Short for :class:`~pyrovae.train.Checkpoint`: the folder that keeps the run while it trains.
+        resume: Whether to go on with the run in ``out``, if there is one, where its last checkpoint was.
 
     Runs in several threads take turns, epoch by epoch, by ``pyrovae.guards.pyro_lock``, which callbacks do not hold,
     except in ``on_step_end``. An epoch that fails has not happened: weights, optimizer and random state are those of
@@ -98,6 +103,10 @@ def fit(
     own: list[Callback] = [Schedules(loss, optim), BestWeights(), *([Progress()] if progress else [])]
     own = [each for each in own if not any(isinstance(other, type(each)) for other in given)]
     own += [] if patience is None else [EarlyStopping(patience)]
+    if resume and out is None:
+        raise ValueError("resume needs out=, the folder of the run to go on with")
+    given += [] if out is None else [Checkpoint(out, resume=resume)]
+    given.sort(key=lambda each: isinstance(each, Checkpoint))  # last: it sees what the others made of a moment
     check_callbacks([*own, *given], trainer, epochs, train, validated=val is not None)
     random = RandomState(seed, torch.device("cpu") if like is None else like.device)
     run = Run(vae, trainer, train, held_out, epochs, random, [*own, *given])
@@ -105,7 +114,11 @@ def fit(
         check_data("data", vae, trainer, train)
         if held_out is not None:
             check_data("val", vae, trainer, held_out)
-    with run.under_way():
+    with ExitStack() as stack:
+        for each in given:
+            if isinstance(each, Checkpoint):
+                stack.enter_context(each.opened(run, identity(run, optim, loss)))
+        stack.enter_context(run.under_way())
         while run.stop_reason is None and len(run.history["epoch"]) < epochs:
             run.start_epoch()
             with run.all_or_nothing(), divergence_named(run):
@@ -172,11 +185,3 @@ def divergence_named(run: Run) -> Iterator[None]:
         raise FloatingPointError(
             f"epoch {run.epoch}: {error}; the weights are put back to the epoch's start; try a lower learning rate"
         ) from error
-
-
-def write_history(history: History, path: str | Path) -> None:
-    """Write a history as CSV, one row per epoch."""
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(history)
-        writer.writerows(zip(*history.values(), strict=True))

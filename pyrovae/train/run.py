@@ -21,6 +21,7 @@ from pyrovae.infer import SVI
 from pyrovae.random_state import RandomState
 from pyrovae.rows import Rows
 from pyrovae.train.callbacks import Callback, CallbackError, Schedules
+from pyrovae.train.checkpoints import Checkpoint
 from pyrovae.train.progress import Progress
 from pyrovae.train.trainer import Model, Trainer
 from pyrovae.vae import eval_mode
@@ -29,7 +30,8 @@ __all__ = ["History", "Run"]
 
 History = dict[str, list[float]]
 State = dict[str, Any]  # numbers, texts and tensors, in lists and dictionaries
-COUNTS = ("history", "step", "step_in_epoch", "rows_in_epoch", "loss_in_epoch", "seconds")
+COUNTS = ("history", "step", "step_in_epoch", "rows_in_epoch", "loss_in_epoch", "seconds", "stop_reason")
+UNSEEN = (Progress, Checkpoint)  # callbacks that a run is the same with and without
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Run:
         self._epoch_start = self.random.state_dict()
         self._at_step_end = [each for each in self.callbacks if type(each).on_step_end is not Callback.on_step_end]
         # the callbacks of fit itself draw nothing, and putting the random state back at each step takes time
-        draws = not all(isinstance(each, Progress | Schedules) for each in self._at_step_end)
+        draws = not all(isinstance(each, Checkpoint | Progress | Schedules) for each in self._at_step_end)
         self._after_draws = self.random.put_back if draws else nullcontext
 
     @property
@@ -98,21 +100,22 @@ class Run:
     def state_dict(self) -> State:
         """A copy of all that a run goes on from. Callbacks after the one that asks have not seen the epoch yet."""
         counts = {name: getattr(self, name) for name in COUNTS}
-        states = [[type(each).__name__, each.state_dict()] for each in self.callbacks]
+        states = [[type(each).__name__, each.state_dict()] for each in self._kept()]
         return _copied({**self._state(), **counts, "epoch_start": self._epoch_start, "callbacks": states})
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from the state of another run; to be called in ``on_fit_start``.
+        """Go on from the state of another run; to be called before the first epoch, as in ``on_fit_start``.
 
         Raises: ValueError where the callbacks, the parameters or the seed are not those of that run.
         """
-        state, names = _copied(state), [type(each).__name__ for each in self.callbacks]
+        state, names = _copied(state), [type(each).__name__ for each in self._kept()]
         if names != (saved := [name for name, _ in state["callbacks"]]):
             raise ValueError(f"callbacks: the state is of a run with {saved}, and this one has {names}")
-        if differ := sorted(state["weights"].keys() ^ self.weights().keys()):
+        own = self.weights() if isinstance(self.vae, nn.Module) else state["weights"]
+        if differ := sorted(state["weights"].keys() ^ own.keys()):
             raise ValueError(f"vae: the state is of a model with other parameters: {', '.join(differ[:3])}")
         self._restore(state)
-        for callback, (_, saved) in zip(self.callbacks, state["callbacks"], strict=True):
+        for callback, (_, saved) in zip(self._kept(), state["callbacks"], strict=True):
             callback.load_state_dict(saved)
         self.history.update(state.pop("history"))
         self.started, self._epoch_start = time.perf_counter() - state.pop("seconds"), state["epoch_start"]
@@ -190,6 +193,9 @@ class Run:
                 self._restore(before)
                 raise
 
+    def _kept(self) -> list[Callback]:
+        return [each for each in self.callbacks if not isinstance(each, UNSEEN)]
+
     def _state(self) -> State:
         return {"weights": self.weights(), "trainer": self.trainer.state_dict(), "random": self.random.state_dict()}
 
@@ -211,6 +217,6 @@ def _copied(state: Any) -> Any:
     """A copy of tensors in dictionaries and lists; ``copy.deepcopy`` takes five times as long."""
     if isinstance(state, dict):
         return {key: _copied(value) for key, value in state.items()}
-    if isinstance(state, list):
-        return [_copied(value) for value in state]
+    if isinstance(state, (list, tuple)):
+        return type(state)(map(_copied, state)) if type(state) in (list, tuple) else copy.deepcopy(state)
     return state.detach().clone() if isinstance(state, Tensor) else copy.deepcopy(state)

@@ -1,0 +1,89 @@
+"""What a value must be, in words: checks of arguments and of what a file holds.
+
+A ``Kind`` returns None for a value that it accepts, and otherwise the words for what it expected.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+__all__ = ["Kind", "check", "check_section", "flag", "listed", "number", "one_of", "optional", "text", "whole"]
+
+Kind = Callable[[Any], str | None]
+LARGEST = 2**31 - 1
+
+
+def check(name: str, value: object, kind: Kind) -> None:
+    """ValueError of one line, unless ``kind`` accepts the value."""
+    if (expected := kind(value)) is not None:
+        raise ValueError(f"{name} must be {expected}, got {reprlib.repr(value)}")
+
+
+def check_section(name: str, section: object, kinds: Mapping[str, Kind], required: Collection[str]) -> None:
+    """ValueError of one line, unless a section of a file is a dictionary of these names with values of these kinds."""
+    if not isinstance(section, dict):
+        raise ValueError(f"{name} must be a dictionary, got {reprlib.repr(section)}")
+    missing = [key for key in required if key not in section]
+    unknown = [key for key in section if key not in kinds]
+    if missing or unknown:
+        problem = f"lacks {missing[0]!r}" if missing else f"has {reprlib.repr(unknown[0])}, which is unknown here"
+        raise ValueError(f"{name} {problem}: it holds {', '.join(kinds)}")
+    for key, value in section.items():
+        check(f"{name}: {key}", value, kinds[key])
+
+
+def whole(low: int = 0, high: int = LARGEST) -> Kind:
+    """A whole number from ``low`` to ``high``; True and False are none."""
+    expected = "a positive whole number" if low == 1 else f"a whole number, at least {low}"
+
+    def kind(value: Any) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            return expected
+        return f"at most {high}" if value > high else None
+
+    return kind
+
+
+def number(low: float = -math.inf, high: float = math.inf, expected: str = "a finite number") -> Kind:
+    """A finite number, at least ``low`` and below ``high``."""
+
+    def kind(value: Any) -> str | None:
+        real = isinstance(value, int | float) and not isinstance(value, bool)
+        return None if real and math.isfinite(value) and low <= value < high else expected
+
+    return kind
+
+
+def text(value: Any) -> str | None:
+    return None if isinstance(value, str) and 0 < len(value) <= 100_000 else "a text"
+
+
+def flag(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "True or False"
+
+
+def one_of(*values: str) -> Kind:
+    words = ", ".join(map(repr, values))
+    return lambda value: None if isinstance(value, str) and value in values else f"one of {words}"
+
+
+def optional(kind: Kind) -> Kind:
+    """None, or a value of this kind."""
+    return lambda value: None if value is None else kind(value)
+
+
+def listed(kind: Kind, expected: str, most: int) -> Kind:
+    """A list or tuple of one to ``most`` values of one kind."""
+
+    def each(value: Any) -> str | None:
+        if not isinstance(value, list | tuple) or not value:
+            return expected
+        problem = next((words for words in map(kind, value) if words is not None), None)
+        if problem is not None:
+            return f"{expected}, each {problem}" if problem.startswith("at most") else expected
+        return None if len(value) <= most else f"{expected}, at most {most} of them"
+
+    return each
