@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -54,6 +56,7 @@ __all__ = [
     "real_copy",
     "recorded",
     "recording",
+    "remove_damaged",
     "stored_params",
     "take_out",
     "without_provenance",
@@ -74,6 +77,8 @@ HIDDEN_WRITES = {
 }
 # all true, of a check of Pyro's validation
 are_all_true = torch._is_all_true
+# what the loader of shared libraries says of a file that is not whole
+DAMAGED = re.compile(r"(/[^\n:]*\.so): (?:file too short|invalid ELF header|[^\n]*ELF file|file data of)")
 COMPARISONS = (Tensor.gt, Tensor.__gt__, torch.gt)
 compiler_options: dict[str, bool | int] = {
     "fallback_random": True,  # torch's own draws: a seed gives the numbers that it gives without compilation
@@ -111,6 +116,22 @@ def compiled_by_inductor(module: GraphModule, inputs: Sequence[Tensor]) -> Calla
             return _inductor.compile(module, list(inputs), options=compiler_options)
     finally:
         extensions.disabled = was_disabled
+
+
+def remove_damaged(error: BaseException) -> bool:
+    """Remove the file of the compiler's cache that an error names as cut short; whether there was one.
+
+    A process that is killed while the linker runs leaves such a file, and every later process fails on it.
+    """
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    folder, found = Path(cache_dir()).resolve(), False
+    for name in DAMAGED.findall(str(error)):
+        path = Path(name).resolve()
+        if folder in path.parents and path.is_file():
+            path.unlink()
+            found = True
+    return found
 
 
 def mkldnn_linear(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
 from pyrovae import private
-from pyrovae.compilation import Program, disagreement, record
+from pyrovae.compilation import Program, Unrecordable, disagreement, record
 from pyrovae.compilation.functions import FASTER, MADE_OF_THEM, digamma, expm1, lgamma, log1p, polygamma
 from pyrovae.compilation.matmul import faster_products
 from pyrovae.compilation.timings import REPEATS, shortest
@@ -221,3 +221,31 @@ def test_compiled_code_takes_inputs_of_any_strides():
         x.flip(0)[::2].repeat(2, 1),
     ):
         assert torch.allclose(program([other], [])[0], other.cumsum(0).sin())
+
+
+def test_a_damaged_file_of_the_compilers_cache_is_removed_once(tmp_path, monkeypatch):
+    """As a kill during linking leaves it; files elsewhere are not touched."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "cache/ab").mkdir(parents=True)
+    cut, elsewhere = tmp_path / "cache/ab/x.main.so", tmp_path / "y.main.so"
+    x, calls = torch.ones(3), []
+
+    def compiler(module, inputs):
+        calls.append(None)
+        if path.exists():
+            raise RuntimeError(f"ctypes: {path}: file too short")
+        return module
+
+    monkeypatch.setattr(private, "compiled_by_inductor", compiler)
+    graph = record(lambda a: (a + 1,), [x])
+    for path in (cut, elsewhere):
+        path.write_bytes(b"")
+    path = cut
+    assert torch.equal(Program(graph, [x])([x], [])[0], x + 1)
+    assert len(calls) == 2
+    assert not cut.exists()
+    path = elsewhere
+    with pytest.raises(Unrecordable, match=r"the compiler failed: RuntimeError: ctypes: .*file too short"):
+        Program(graph, [x])
+    assert len(calls) == 3
+    assert elsewhere.exists()

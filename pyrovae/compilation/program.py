@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from pyrovae import private
 from pyrovae.compilation.matmul import faster_products
@@ -70,14 +71,27 @@ class Program:
 
     def _compiled(self, inputs: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
         tensors = [*inputs, *(x.detach() for x in self.graph.outside)]
-        module = copy.deepcopy(self.graph.module)
-        faster_products(module, tensors)
         with torch.no_grad():
             try:
-                return private.compiled_by_inductor(module, tensors)
+                return self._compiled_or_repaired(tensors)
             except Exception as error:  # of a compiler that is not there, or fails, in one of a dozen classes
                 lines = str(error).strip().splitlines() or [""]
                 raise Unrecordable(f"the compiler failed: {type(error).__name__}: {lines[0]}") from error
+
+    def _compiled_or_repaired(self, tensors: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+        """Compiled code; each damaged file of the compiler's cache is removed when an error names it."""
+        while True:
+            try:
+                return private.compiled_by_inductor(self._module(tensors), tensors)
+            except Exception as error:
+                if not private.remove_damaged(error):
+                    raise
+
+    def _module(self, tensors: Sequence[Tensor]) -> GraphModule:
+        """A copy of the graph for the compiler, which changes it."""
+        module = copy.deepcopy(self.graph.module)
+        faster_products(module, tensors)
+        return module
 
 
 def disagreement(expected: Sequence[Tensor], got: Sequence[Tensor], rounding: float = 0.0) -> str | None:

@@ -36,7 +36,7 @@ class Scheduled(PyroOptim):
         self._options = {**options, "lr": schedule(0.0)}  # read for each parameter that is met
         super().__init__(constructor, self._options)
         self.schedule = schedule
-        self.done = 0.0
+        self.done, self.scale = 0.0, 1.0  # of the schedule, below 1 after a rollback of pyrovae.fit
 
     def step(self) -> None:
         """One step or one epoch more, whatever the schedule counts."""
@@ -44,7 +44,7 @@ class Scheduled(PyroOptim):
 
     def move(self, done: float) -> None:
         """Set the learning rate to what it is after so many steps or epochs."""
-        self.done, rate = done, self.schedule(done)
+        self.done, rate = done, self.scale * self.schedule(done)
         self._options["lr"] = rate
         for optimizer in self.optim_objs.values():
             for group in optimizer.param_groups:

@@ -20,6 +20,7 @@ from pyrovae.rows import Rows, is_rows, num_rows, tensors
 from pyrovae.train.callbacks import BestWeights, Callback, EarlyStopping, Function, Schedules
 from pyrovae.train.checkpoints import Checkpoint
 from pyrovae.train.checks import check_callbacks, check_data, check_model, check_optim, check_values, num_tensors
+from pyrovae.train.faults import ABSURD, MovedError, check_on_nan, check_weights, put_back, roll_back
 from pyrovae.train.identity import identity
 from pyrovae.train.progress import Progress
 from pyrovae.train.run import History, Run
@@ -47,6 +48,7 @@ def fit(
     precision: torch.dtype | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    on_nan: str = "raise",
 ) -> History:
     """Train a model: one step of its trainer per batch, one validation per epoch.
 
@@ -76,6 +78,10 @@ def fit(
         precision: ``torch.bfloat16`` has the networks multiply in it, see :class:`~pyrovae.SVI`.
         out: Short for :class:`~pyrovae.train.Checkpoint`: the folder that keeps the run while it trains.
         resume: Whether to go on with the run in ``out``, if there is one, where its last checkpoint was.
+        on_nan: When a loss becomes NaN or exceeds 1e30 nats per datum, or weights become infinite: ``"raise"`` ends the
+            run; ``"skip"`` undoes the step, goes on with the next batch, and keeps a copy of weights and
+            optimizer for that before each step; ``"rollback"`` goes back to the start of the epoch, with a tenth of
+            the learning rate, five times at most. Both warn.
 
     Runs in several threads take turns, epoch by epoch, by ``pyrovae.guards.pyro_lock``, which callbacks do not hold,
     except in ``on_step_end``. An epoch that fails has not happened: weights, optimizer and random state are those of
@@ -99,6 +105,7 @@ def fit(
     held_out = None if val is None else Loader(val, train.batch_size, like, shuffle=False, num_tensors=takes)
     check_optim(vae, optim, loss, train, validated=val is not None)
     trainer = make_trainer(vae, optim, loss, compile=compile, clip_norm=clip_norm, precision=precision)
+    check_on_nan(on_nan, trainer)
     given = [each if isinstance(each, Callback) else Function(each) for each in callbacks]
     own: list[Callback] = [Schedules(loss, optim), BestWeights(), *([Progress()] if progress else [])]
     own = [each for each in own if not any(isinstance(other, type(each)) for other in given)]
@@ -121,27 +128,52 @@ def fit(
         stack.enter_context(run.under_way())
         while run.stop_reason is None and len(run.history["epoch"]) < epochs:
             run.start_epoch()
-            with run.all_or_nothing(), divergence_named(run):
-                train_epoch(run)
-                val_loss = math.nan if held_out is None or run.stop_reason else evaluate(run, held_out)
+            counts = {name: getattr(run, name) for name in ("step", "step_in_epoch", "rows_in_epoch", "loss_in_epoch")}
+            try:
+                with run.all_or_nothing(), divergence_named(run):
+                    train_epoch(run, skips=on_nan == "skip")
+                    val_loss = math.nan if held_out is None or run.stop_reason else evaluate(run, held_out)
+            except FloatingPointError as error:
+                if on_nan != "rollback":
+                    raise
+                roll_back(run, counts, error)
+                continue
             if not run.stop_reason:
                 run.finish_epoch(val_loss)
     return run.history
 
 
-def train_epoch(run: Run) -> None:
+def train_epoch(run: Run, skips: bool) -> None:
     """The steps of an epoch, or those that are left of it in a run that is resumed."""
     if isinstance(run.vae, nn.Module):
         run.vae.train()
+    run.skipped = []
     for batch in run.batches():
         if not is_rows(run.data.data):
             check_values(run.vae, batch)
-        loss = number(run, run.trainer.step, batch, f"step {run.step + 1}: the loss")
+        before = run.snapshot() if skips else {}
+        try:
+            loss = number(run, run.trainer.step, batch, f"step {run.step + 1}: the loss")
+            if abs(loss) > ABSURD * num_rows(batch):
+                raise MovedError(f"step {run.step + 1}: the loss became {loss / num_rows(batch):.3g} nats per datum")
+            if skips:
+                check_weights(run)
+        except FloatingPointError as error:
+            if not skips:
+                raise
+            put_back(run, before, error)
+            continue
         run.finish_step(loss, num_rows(batch))
         if run.stop_reason:
             return
+    if run.skipped:
+        count = f"{len(run.skipped)} step{'s were' if len(run.skipped) > 1 else ' was'} skipped"
+        if run.rows_in_epoch == 0:
+            raise FloatingPointError(f"all {count}, the first because of {run.skipped[0]}")
+        warnings.warn(f"epoch {run.epoch}: {count}, the first because of {run.skipped[0]}", stacklevel=3)
     if run.rows_in_epoch == 0:
         raise ValueError("data gave no batch: it must be possible to iterate over it once per epoch")
+    check_weights(run)
 
 
 def evaluate(run: Run, held_out: Loader) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pyrovae import guards
 from pyrovae.data.loading import Loader
 from pyrovae.infer import SVI
+from pyrovae.optim import Scheduled
 from pyrovae.random_state import RandomState
 from pyrovae.rows import Rows
 from pyrovae.train.callbacks import Callback, CallbackError, Schedules
@@ -30,7 +31,7 @@ __all__ = ["History", "Run"]
 
 History = dict[str, list[float]]
 State = dict[str, Any]  # numbers, texts and tensors, in lists and dictionaries
-COUNTS = ("history", "step", "step_in_epoch", "rows_in_epoch", "loss_in_epoch", "seconds", "stop_reason")
+COUNTS = ("history", "step", "step_in_epoch", "rows_in_epoch", "loss_in_epoch", "seconds", "stop_reason", "rate")
 UNSEEN = (Progress, Checkpoint)  # callbacks that a run is the same with and without
 
 
@@ -54,6 +55,9 @@ class Run:
     loss: float = math.nan  # of the last step, in nats per datum
     settled: float = 0.0  # the epoch from which on the objective stays the same
     stop_reason: str | None = None
+    rate: float = 1.0  # of the learning rate, after rollbacks
+    rollbacks: int = 0
+    skipped: list[str] = field(default_factory=list)  # why steps of this epoch were skipped
     started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
@@ -120,6 +124,8 @@ class Run:
         self.history.update(state.pop("history"))
         self.started, self._epoch_start = time.perf_counter() - state.pop("seconds"), state["epoch_start"]
         vars(self).update({name: state[name] for name in COUNTS if name in state})
+        if isinstance(self.trainer, SVI) and isinstance(self.trainer.optim, Scheduled):
+            self.trainer.optim.scale = self.rate
 
     def start_epoch(self) -> None:
         """Begin the next epoch, or go on with the one that a resumed run was in."""
@@ -195,6 +201,10 @@ class Run:
 
     def _kept(self) -> list[Callback]:
         return [each for each in self.callbacks if not isinstance(each, UNSEEN)]
+
+    def snapshot(self) -> State:
+        """A copy of weights and optimizer, and of no random state."""
+        return _copied({"weights": self.weights(), "trainer": self.trainer.state_dict()})
 
     def _state(self) -> State:
         return {"weights": self.weights(), "trainer": self.trainer.state_dict(), "random": self.random.state_dict()}
