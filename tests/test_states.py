@@ -16,6 +16,7 @@ STATE = {
     "optimizer": {"a": {"state": {0: {"step": torch.tensor(7.0)}}, "param_groups": [{"betas": (0.9, 0.999)}]}},
     "random": {"cpu": torch.arange(9, dtype=torch.uint8), "python": (3, (1, 2), None)},
     "kinds": [torch.zeros(0), torch.ones(2, dtype=torch.bfloat16), torch.tensor([True, False]), torch.ones(3, 2).T],
+    "stride of zero": torch.ones(()).expand(1),
     "history": {"epoch": [1.0, 2.0], "val_loss": [math.nan, -math.inf, 0.1]},
     "step": 2**60,
     "reason": None,

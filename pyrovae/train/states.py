@@ -105,7 +105,10 @@ def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 def _hash_of(tensor: Tensor) -> str:
     """Of dtype, shape and content."""
     head = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
-    return _hash(head, tensor.reshape(-1).view(torch.uint8).numpy().data)
+    flat = tensor.reshape(-1)
+    if flat.stride(0) != 1:  # of one number, whose stride torch does not care about
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return _hash(head, flat.view(torch.uint8).numpy().data)
 
 
 def _hash(*parts: bytes | memoryview) -> str:
