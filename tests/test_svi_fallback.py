@@ -212,7 +212,7 @@ def test_a_number_that_changes_at_each_step_costs_no_compilation(recorded):
 
 
 def test_a_number_that_changes_now_and_then_is_compiled_eight_times_at_most(recorded, monkeypatch):
-    monkeypatch.setattr("pyrovae.infer.svi.BRIEF", 0)  # however soon it changes
+    monkeypatch.setattr("pyrovae.infer.calls.BRIEF", 0)  # however soon it changes
     steps = changing(recorded, nn.Linear(DIM, DIM))
     expected, _ = steps(pyro.infer.SVI, 5)
     with pytest.warns(UserWarning, match="8 different steps were compiled, and this is one more"):
