@@ -73,7 +73,7 @@ def check_regular(path: str | Path) -> int:
 def read_json(path: str | Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """The content of a JSON file, whose numbers are all finite.
 
-    Raises: FileNotFoundError; ValueError of one line that names the file when it is no regular file, larger than
+    Raises: FileNotFoundError; ValueError of one line that names the file when it is not a regular file, larger than
         ``max_bytes``, cut short, not JSON, nested too deeply, or holds NaN or an infinite number.
     """
     size = check_regular(path)

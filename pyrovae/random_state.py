@@ -37,7 +37,7 @@ class RandomState:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Hold Pyro's lock, with this state in the place of the global one."""
+        """Hold Pyro's lock, with this state instead of the global one."""
         with guards.pyro_lock:
             outside = self._read()
             self._write(self._next)

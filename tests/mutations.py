@@ -141,7 +141,7 @@ def text(folder, random_):
 
 
 def code(folder, random_):
-    """A name of code in the place of a part."""
+    """A name of code instead of a part."""
     config = json.loads((folder / CONFIG).read_text())
     part = random_.choice(("prior", "guide", "likelihood", "corrupt", "network", "norm"))
     config["model"][part] = random_.choice(CODE)
@@ -178,7 +178,7 @@ def huge(folder, random_):
 
 
 def special(folder, random_):
-    """A pipe or a device in the place of a file."""
+    """A pipe or a device instead of a file."""
     path = folder / random_.choice((WEIGHTS, CONFIG))
     path.unlink()
     what = random_.choice(("pipe", "/dev/zero", "folder", "nothing"))

@@ -107,7 +107,7 @@ def test_foreign_and_newer_files_are_refused(tmp_path):
         states.read_state(path)
     for changes in ({"format": None}, {"state": None}, {"format": "one"}):
         with_metadata(path, **changes)
-        with pytest.raises(ValueError, match="it is no checkpoint of pyrovae"):
+        with pytest.raises(ValueError, match="it is not a checkpoint of pyrovae"):
             states.read_state(path)
     with_metadata(path)
     with pytest.raises(ValueError, match="its JSON is damaged"):

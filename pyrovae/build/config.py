@@ -36,7 +36,7 @@ Trust = bool | Collection[str | type | Callable[..., Any]]
 def read_config(folder: str | Path) -> dict[str, Any]:
     """``config.json`` of a run, with its format checked and its model section.
 
-    Raises: FileNotFoundError, or ValueError of one line when it is no config of a run, was written by a newer
+    Raises: FileNotFoundError, or ValueError of one line when it is not the config of a run, was written by a newer
         pyrovae, or names a model that cannot be one.
     """
     path = Path(folder) / "config.json"

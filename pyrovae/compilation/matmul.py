@@ -1,8 +1,9 @@
-"""Matrix products by the faster of torch's two CPU libraries, MKL and oneDNN, at each shape.
+"""Matrix products by the fastest way at each shape: MKL, oneDNN, or for small ones a loop.
 
 torch computes float32 products with MKL. On an AMD CPU with 512-bit vectors oneDNN took half of that time. oneDNN
 copies its second factor into a layout of its own. In the product of a small batch and a large weight it is therefore
-faster to make the batch the second factor, :math:`a b = (b^T a^T)^T`.
+faster to make the batch the second factor, :math:`a b = (b^T a^T)^T`. A product of a few thousand multiplications takes
+less time as a loop, which the compiler fuses with its neighbours, than as a call of either library.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _choices: dict[Any, Product | None] = {}
 
 
 def faster_products(module: GraphModule, inputs: Sequence[Tensor]) -> None:
-    """Replace the large float32 products of a graph by oneDNN's where these are faster, timed at each shape."""
+    """Replace large float32 products of a graph by oneDNN's, where timing says so, and tiny products by loops."""
     if not torch.backends.mkldnn.is_available() or any(x.device.type != "cpu" for x in inputs):
         return
     for node in list(module.graph.nodes):

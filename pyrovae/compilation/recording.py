@@ -141,7 +141,7 @@ class _NoValues(TorchFunctionMode):
         if func is Tensor.unbind and hasattr(args[0], "_is_range"):
             elements = func(*args, **(kwargs or {}))
             for i, element in enumerate(elements):
-                element._index = i  # type: ignore[attr-defined]
+                element._index = i  # type: ignore[attr-defined]  # as above
             return elements
         if func is private.are_all_true:  # the validation of a distribution that was made before
             return True
@@ -174,7 +174,7 @@ def _random_states() -> Iterator[None]:
         yield
     finally:
         random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
+        np.random.set_state(states[1])  # noqa: NPY002  # as above
 
 
 def _lift(module: GraphModule) -> tuple[Tensor, ...]:

@@ -32,8 +32,8 @@ class Loader:
         num_tensors: Number of tensors that are kept of each item of a Dataset or a stream.
 
     Attributes: ``num_rows`` and ``num_batches`` of a pass, infinite for a stream, which does not say its length.
-    Raises: ValueError for data that are no tensors of real numbers, if ``batch_size`` is no positive whole number, and
-        if it is None and the data come in batches of their own.
+    Raises: ValueError for data that are not tensors of real numbers, if ``batch_size`` is not a positive whole number,
+        and if it is None and the data come in batches of their own.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What an SVI knows of the calls that it has met: their times, and the compiled step for each key."""
+"""The calls that an SVI has met, with their times and the compiled step for each key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BRIEF = 20  # calls: a key that lasted for fewer was short
 
 
 class State:
-    """What is known of the steps under one configuration."""
+    """The calls, optimizers and checks of one configuration of an SVI."""
 
     def __init__(self, config: tuple[object, ...]) -> None:
         self.config = config  # keeps the ids of its parts
@@ -41,7 +41,7 @@ class Calls:
         self.params: list[Tensor] = []
         self.names: frozenset[str] = frozenset()  # of these parameters
         self.validated: frozenset[str] = frozenset()
-        self.known: OrderedDict[object, Known] = OrderedDict()  # by the key of what they read from Python
+        self.known: OrderedDict[object, Known] = OrderedDict()  # by the key of a watch
         self.latest = Known()
         self.watch: Watch | None = None  # that of the latest
         self.short, self.changed = 0, ""  # how many keys soon made way for a new one, and why
@@ -52,7 +52,7 @@ class Calls:
         return self.latest.compiled is not None
 
     def known_for(self, watch: Watch) -> Known:
-        """What is known of this state of what they read."""
+        """The entry for the key of a watch, a new one if the key is new."""
         if watch is self.watch:
             return self.latest
         if watch.key not in self.known:
@@ -72,7 +72,7 @@ class Calls:
 
 
 class Known:
-    """Calls with one key of what they read from Python."""
+    """The number of calls with one key, and the step that was compiled for them."""
 
     def __init__(self) -> None:
         self.count = 0

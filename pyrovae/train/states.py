@@ -52,10 +52,10 @@ def read_state(path: str | Path) -> Any:
         with safetensors.safe_open(path, "pt") as file:
             metadata: Mapping[str, str] = file.metadata() or {}
             if not {"format", "state", "sha256"} <= metadata.keys() or not metadata["format"].isdecimal():
-                raise ValueError("it is no checkpoint of pyrovae")
+                raise ValueError("it is not a checkpoint of pyrovae")
             if int(metadata["format"]) > FORMAT:
                 raise ValueError(f"it has format {metadata['format']}, of a newer pyrovae; this one reads {FORMAT}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is not a dictionary
         if _hash(metadata["state"].encode()) != metadata["sha256"]:
             raise ValueError("its JSON is damaged")
         if any(_hash_of(tensor) != name for name, tensor in tensors.items()):
