@@ -1,8 +1,8 @@
 """Special functions written with arithmetic, ``log`` and ``exp``, which torch computes faster on a CPU.
 
-On a CPU with 512-bit vectors torch's ``log1p`` and ``expm1`` took ten times as long as ``log`` and ``exp``. Its trigamma is
-computed one number at a time. Softplus, log-sigmoid and the log-density of binary data use ``log1p``. The densities of
-Gamma, Beta, Dirichlet and Poisson use the others, which are written for float32 alone.
+On a CPU with 512-bit vectors torch's ``log1p`` and ``expm1`` took ten times as long as ``log`` and ``exp``. Its
+trigamma is computed one number at a time. Softplus, log-sigmoid and the log-density of binary data use ``log1p``. The
+densities of Gamma, Beta, Dirichlet and Poisson use the others, which are written for float32 alone.
 """
 
 from __future__ import annotations
