@@ -66,8 +66,8 @@ MADE = {
         pv.priors.Normal(16), "bernoulli"
     ),
     "prior NoForward must define forward(), as the priors of pyrovae do": lambda: make(NoForward()),
-    "event_shape must be a sequence of whole numbers such as (64,), got 64": lambda: pv.build_vae(64, 8),
-    "hidden must be a sequence of whole numbers such as (400,), got 400": lambda: pv.build_vae((64,), 8, hidden=400),
+    "event_shape must be a sequence of positive whole numbers such as (64,), got 64": lambda: pv.build_vae(64, 8),
+    "hidden must be positive widths such as (400,), got 400": lambda: pv.build_vae((64,), 8, hidden=400),
     "prior must be a name or an import path, got Normal(\n": lambda: pv.build_vae((64,), 8, prior=pv.priors.Normal(8)),
     "guide must be a name or an import path, got <class 'pyrovae.guides.real.Normal'>; an instance goes into "
     "pv.VAE(prior, likelihood, guide)": lambda: pv.build_vae((64,), 8, guide=pv.guides.Normal),

@@ -32,7 +32,7 @@ KINDS: dict[str, Kind] = {
     "prior": text,
     "likelihood": text,
     "guide": optional(text),
-    "hidden": listed(whole(1), "positive widths", 1000),
+    "hidden": listed(whole(1), "positive widths such as (400,)", 1000),
     "network": text,
     "num_classes": optional(whole(2)),
     "num_components": optional(whole(1)),

@@ -30,6 +30,7 @@ class Loader:
         shuffle: Whether each pass has an order of its own.
         transform: Applied to each batch, or to the first tensor of it.
         num_tensors: Number of tensors that are kept of each item of a Dataset or a stream.
+        name: What an error calls the data.
 
     Attributes: ``num_rows`` and ``num_batches`` of a pass, infinite for a stream, which does not say its length.
     Raises: ValueError for data that are not tensors of real numbers, if ``batch_size`` is not a positive whole number,
@@ -45,8 +46,9 @@ class Loader:
         shuffle: bool = True,
         transform: Callable[[Tensor], Tensor] | None = None,
         num_tensors: int = 1,
+        name: str = "data",
     ) -> None:
-        _check_source(data)
+        _check_source(name, data)
         if batch_size is not None:
             check("batch_size", batch_size, whole(1))
         self.data, self.like, self.shuffle, self.transform = placed(data, like), like, shuffle, transform
@@ -54,7 +56,9 @@ class Loader:
         self.num_rows = float(num_rows(data)) if is_rows(data) else _length(getattr(data, "dataset", data))
         self.is_set = math.isfinite(self.num_rows) and (is_rows(data) or isinstance(data, Dataset))
         if batch_size is None and not self.is_set:
-            raise ValueError("batch_size=None is the whole set at each step, and data come in batches: use a tensor")
+            raise ValueError(
+                f"batch_size=None is the whole set at each step, and {name} comes in batches: use a tensor"
+            )
         self.batch_size = max(int(self.num_rows), 1) if batch_size is None else batch_size
         rows = self.num_rows / max(self.batch_size, 1)
         self.num_batches = _length(data) if hasattr(data, "dataset") else rows if rows == math.inf else math.ceil(rows)
@@ -72,14 +76,14 @@ class Loader:
         return sent(passes, self.like)
 
 
-def _check_source(data: object) -> None:
+def _check_source(name: str, data: object) -> None:
     """Refuse tensors without real numbers, and what holds numbers instead of tensors."""
-    check_rows("data", data)
+    check_rows(name, data)
     first = data[0] if isinstance(data, list | tuple) and data else None
     if isinstance(data, np.ndarray) or isinstance(first, list | int | float):
         raise ValueError(
-            f"data must be a tensor, a Dataset or batches of tensors, got {type(data).__name__}: "
-            f"torch.as_tensor(data, dtype=torch.float32)"
+            f"{name} must be a tensor, a Dataset or batches of tensors, got {type(data).__name__}: "
+            f"torch.as_tensor({name}, dtype=torch.float32)"
         )
 
 

@@ -102,7 +102,9 @@ def fit(
         val = (parts.val if takes == 1 else parts.labelled("val")) if val is None else val
     like = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
     train = Loader(data, batch_size, like, transform=transform, num_tensors=takes)
-    held_out = None if val is None else Loader(val, train.batch_size, like, shuffle=False, num_tensors=takes)
+    held_out = None
+    if val is not None:
+        held_out = Loader(val, train.batch_size, like, shuffle=False, num_tensors=takes, name="val")
     check_optim(vae, optim, loss, train, validated=val is not None)
     trainer = make_trainer(vae, optim, loss, compile=compile, clip_norm=clip_norm, precision=precision)
     check_on_nan(on_nan, trainer)
