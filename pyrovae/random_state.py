@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,6 +61,14 @@ class RandomState:
         finally:
             with guards.pyro_lock:
                 self._write(before)
+
+    def apart(self, start: States, *numbers: int) -> None:
+        """Draw from here on what follows from a state and these numbers, and from nothing else; the order stays."""
+        text = f"{bytes(start['cpu'].numpy()).hex()} {numbers}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+        torch.manual_seed(seed)  # of all devices
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  # the state of code that uses it
 
     def state_dict(self) -> States:
         """The state by device, and that of the order."""

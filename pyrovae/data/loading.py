@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from pyrovae.data.batching import batches
 from pyrovae.data.placement import placed, sent
+from pyrovae.processes import Processes
 from pyrovae.rows import Rows, check_rows, is_rows, num_rows
 from pyrovae.schema import check, whole
 
@@ -31,6 +32,7 @@ class Loader:
         transform: Applied to each batch, or to the first tensor of it.
         num_tensors: Number of tensors that are kept of each item of a Dataset or a stream.
         name: What an error calls the data.
+        processes: Each takes its share of every batch; ``batch_size`` is the number of rows of all shares together.
 
     Attributes: ``num_rows`` and ``num_batches`` of a pass, infinite for a stream, which does not say its length.
     Raises: ValueError for data that are not tensors of real numbers, if ``batch_size`` is not a positive whole number,
@@ -47,21 +49,30 @@ class Loader:
         transform: Callable[[Tensor], Tensor] | None = None,
         num_tensors: int = 1,
         name: str = "data",
+        processes: Processes | None = None,
     ) -> None:
         _check_source(name, data)
         if batch_size is not None:
             check("batch_size", batch_size, whole(1))
         self.data, self.like, self.shuffle, self.transform = placed(data, like), like, shuffle, transform
-        self.num_tensors = num_tensors
+        self.num_tensors, self.processes = num_tensors, processes
         self.num_rows = float(num_rows(data)) if is_rows(data) else _length(getattr(data, "dataset", data))
         self.is_set = math.isfinite(self.num_rows) and (is_rows(data) or isinstance(data, Dataset))
         if batch_size is None and not self.is_set:
             raise ValueError(
                 f"batch_size=None is the whole set at each step, and {name} comes in batches: use a tensor"
             )
+        if processes is not None and not self.is_set:
+            raise ValueError(
+                f"{name} comes in batches, which several processes cannot share: use a tensor or a Dataset"
+            )
         self.batch_size = max(int(self.num_rows), 1) if batch_size is None else batch_size
         rows = self.num_rows / max(self.batch_size, 1)
         self.num_batches = _length(data) if hasattr(data, "dataset") else rows if rows == math.inf else math.ceil(rows)
+
+    def size_of(self, batch: int) -> int:
+        """The rows of a batch of a set, by its number from 0, in all processes together."""
+        return min(self.batch_size, int(self.num_rows) - batch * self.batch_size)
 
     def batches(self, generator: torch.Generator | None = None) -> Iterator[Rows]:
         """One pass, in an order drawn from the generator or from torch's own random state."""
@@ -72,6 +83,7 @@ class Loader:
             transform=self.transform,
             generator=generator,
             num_tensors=self.num_tensors,
+            processes=self.processes,
         )
         return sent(passes, self.like)
 

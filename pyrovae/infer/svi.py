@@ -26,6 +26,7 @@ from pyrovae.infer.optimizer import Grouped
 from pyrovae.infer.precision import networks_in
 from pyrovae.infer.step import Compiled, Disagreement, Losses, Observed, Recording
 from pyrovae.objectives import Objective, Schedule, blame
+from pyrovae.processes import Processes, told
 
 __all__ = ["SVI"]
 
@@ -81,7 +82,8 @@ class SVI(pyro.infer.SVI):
     Attributes: ``steps_done``; ``epoch``, which schedules in epochs read; ``compilations`` and ``compile_seconds``;
         ``expected_calls``, the calls still to come by the name of the method; ``on_compile``, called with a text before
         something is compiled; ``checks``, whether the first step calls :func:`pyrovae.check` in any case, which it does
-        under an objective or for a model of pyrovae.
+        under an objective or for a model of pyrovae; ``processes``, which take each step together, on a share of the
+        batch each, and add up their losses and gradients.
     Raises: ValueError for an argument out of its range; RuntimeError where ``compile=True`` cannot be done.
     See also: :func:`~pyrovae.fit`.
     """
@@ -119,6 +121,8 @@ class SVI(pyro.infer.SVI):
         self.compilations, self.compile_seconds = 0, 0.0
         self.on_compile: Callable[[str], None] | None = None
         self.checks = False
+        self.processes: Processes | None = None
+        self._due: list[Tensor] = []  # parameters to step, once the processes have added up the gradients
         self._told: set[str] = set()
         self._num_added = 0
         self._config: tuple[object, ...] = ()
@@ -151,7 +155,8 @@ class SVI(pyro.infer.SVI):
         if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
             raise RuntimeError("step needs gradients, and runs inside torch.no_grad() or torch.inference_mode()")
         with guards.pyro_lock:
-            loss = self._run("step", arguments(args, kwargs))
+            call = arguments(args, kwargs)
+            loss = self._run("step", call) if self.processes is None else self._run_together(self.processes, call)
             self.steps_done += 1
         return loss
 
@@ -197,6 +202,27 @@ class SVI(pyro.infer.SVI):
         else:
             self.steps_done, self.epoch = state["steps_done"], state["epoch"]
             self._pending = copy.deepcopy(state)
+
+    def _run_together(self, processes: Processes, call: Arguments) -> Losses:
+        """A step on the sum of the losses and of the gradients of all processes; nothing moves where one fails."""
+        self._due = []
+        with told(processes):
+            result = self._run("step", call)
+        params = self._due
+        try:
+            numbers = [float(number) for number in (result if isinstance(result, tuple) else (result,))]
+            losses = processes.agree(numbers, sum(p.numel() for p in params))
+            has_grad = [torch.tensor(float(p.grad is not None), device=p.device) for p in params]
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+            sums = processes.add([*grads, *has_grad])
+        except BaseException:
+            zero_grads(params)
+            raise
+        for param, grad, number in zip(params, sums, sums[len(params) :], strict=False):
+            param.grad = grad if number > 0 else None
+        if params:
+            self._update(params)
+        return type(result)(losses) if isinstance(result, tuple) else losses[0]
 
     def _load_pending(self, call: Arguments) -> None:
         state, self._pending = self._pending, None
@@ -292,17 +318,17 @@ class SVI(pyro.infer.SVI):
         if any(map(math.isnan, losses)):
             self._raise_for_nan(calls, call)
         if what == "step":
-            self._add(compiled, grads)
+            self._add(calls, compiled, grads)
         return compiled.pack(losses)
 
-    def _add(self, compiled: Compiled, grads: Sequence[Tensor]) -> None:
+    def _add(self, calls: Calls, compiled: Compiled, grads: Sequence[Tensor]) -> None:
         """Step along the gradients of compiled code, unless it has done so itself."""
         if compiled.updates:
             return
         clean = self._grads_are_zero(compiled.params)
         for param, grad in zip(compiled.params, grads, strict=True):
             param.grad = grad if clean or param.grad is None else param.grad + grad
-        self._count_and_update(list(compiled.recording.params))
+        self._count_and_update(calls.params)
 
     def _run_as_it_is(self, calls: Calls, call: Arguments) -> Losses:
         with calls.timings.timed():
@@ -344,6 +370,12 @@ class SVI(pyro.infer.SVI):
             if self.checks:
                 raise ValueError("model and guide have no parameter to train: name one by pyro.param or pyro.module")
             return
+        if self.processes is None:
+            self._update(params)
+        else:
+            self._due = params
+
+    def _update(self, params: list[Tensor]) -> None:
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(params, self.clip_norm)
         private.make_optimizers(self.optim, params)
@@ -447,7 +479,8 @@ class SVI(pyro.infer.SVI):
         inputs = [*call.tensors, *numbers]
         is_step = calls.what == "step"
         params = calls.params if is_step else []
-        updates = self._grouped(calls.params).updates() if is_step and self.accumulate == 1 and params else []
+        alone = self.accumulate == 1 and self.processes is None
+        updates = self._grouped(calls.params).updates() if is_step and alone and params else []
         try:
             recording = Recording(loss, inputs, params, updates, self.clip_norm, calls.validated)
         except Unrecordable as error:
@@ -519,7 +552,7 @@ class SVI(pyro.infer.SVI):
     def _follow_attributes(self) -> None:
         """Use the calls that were met with these attributes; start anew where one of them is new."""
         config = (self.model, self.guide, self._loss, self.loss_and_grads, self.optim, self.clip_norm, self.accumulate,
-                  self.precision, self.compile, self.ignore)  # fmt: skip
+                  self.precision, self.compile, self.ignore, self.processes)  # fmt: skip
         if len(config) == len(self._config) and all(map(_is_same, config, self._config)):
             return
         self._config, key = config, tuple(map(id, config))

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from torch import nn
 from pyrovae.build import save
 from pyrovae.files import write_whole
 from pyrovae.folders import locked, made, remove_partial
+from pyrovae.processes import LostProcessError, agreed
 from pyrovae.train.callbacks import Callback
 from pyrovae.train.identity import check_identity
 from pyrovae.train.signals import Signals
@@ -76,14 +77,26 @@ class Checkpoint(Callback):
     def opened(self, run: Run, identity: dict[str, str]) -> Iterator[None]:
         """Hold the folder and both signals during a run, which is begun or resumed first and written at its end."""
         self._identity = identity
-        self._make()
-        with locked(self.folder), Signals() as self._signals, ThreadPoolExecutor(1) as self._writer:
-            self._begin(run)
+        is_first, state = run.processes is None or run.processes.rank == 0, None
+        with Signals() as self._signals, ExitStack() as stack:
+            with agreed(run.processes):
+                if is_first:
+                    self._make()
+                    stack.enter_context(locked(self.folder))
+                    state = self._read()
+            if run.processes is not None:
+                state = run.processes.object_of_first(state)
+            if state is not None:
+                run.load_state_dict(state)
+            if is_first:
+                self._begin(run)
+                self._writer = stack.enter_context(ThreadPoolExecutor(1))
             try:
                 yield
             finally:
                 self._wait()
-            self._finish(run)
+            if is_first:
+                self._finish(run)
 
     def on_step_end(self, run: Run) -> None:
         due = self.every_steps is not None and run.step % self.every_steps == 0
@@ -94,9 +107,14 @@ class Checkpoint(Callback):
 
     def on_epoch_end(self, run: Run) -> None:
         self._keep(run)
-        with (self.folder / "history.csv").open("a", newline="") as file:
-            csv.writer(file).writerow([column[-1] for column in run.history.values()])
+        if self._writer is not None:
+            with (self.folder / "history.csv").open("a", newline="") as file:
+                csv.writer(file).writerow([column[-1] for column in run.history.values()])
         self._answer()
+
+    def on_error(self, run: Run, error: BaseException) -> None:
+        if isinstance(error, LostProcessError):  # the weights are those of the last step that all have taken
+            self._keep(run)
 
     def _make(self) -> None:
         if self.folder.is_dir():
@@ -105,15 +123,20 @@ class Checkpoint(Callback):
         else:
             made(self.folder.absolute())
 
-    def _begin(self, run: Run) -> None:
-        path, config = self.folder / CHECKPOINT, self.folder / "config.json"
+    def _read(self) -> Any:
+        """The state of the run in the folder; None where no run has begun."""
+        path = self.folder / CHECKPOINT
         remove_partial(self.folder, FILES)
         if path.exists():
             state = read_state(path)
             check_identity(state["identity"], self._identity, str(self.folder))
-            run.load_state_dict(state["run"])
-        elif (self.folder / "model.safetensors").exists():
+            return state["run"]
+        if (self.folder / "model.safetensors").exists():
             raise FileExistsError(f"out: {str(self.folder)!r} has a model and no checkpoint to resume from")
+        return None
+
+    def _begin(self, run: Run) -> None:
+        path, config = self.folder / CHECKPOINT, self.folder / "config.json"
         if not config.exists() or not self._is_finished(config):
             self._write_config(run, finished=False)
         if not path.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 
 import pyro
@@ -22,7 +23,15 @@ from pyrovae.train.progress import Progress
 from pyrovae.train.trainer import Model, Optim, Trainer, functions_of
 from pyrovae.vae import VAE
 
-__all__ = ["check_callbacks", "check_data", "check_model", "check_optim", "check_values", "num_tensors"]
+__all__ = [
+    "check_callbacks",
+    "check_data",
+    "check_model",
+    "check_optim",
+    "check_processes",
+    "check_values",
+    "num_tensors",
+]
 
 
 def check_model(vae: Model, epochs: int) -> None:
@@ -67,6 +76,23 @@ def check_optim(vae: Model, optim: Optim, loss: object, data: Loader, validated:
             raise ValueError(f"optim: gd takes the whole set at each step: batch_size=None, got {data.batch_size}")
     if isinstance(loss, JitTraceMeanField_ELBO):
         raise ValueError("loss: JitTraceMeanField_ELBO traces anew at every step: use TraceMeanField_ELBO")
+
+
+def check_processes(vae: Model, data: Loader) -> None:
+    """Refuse models whose losses of shares do not add up, and a last batch with fewer rows than processes."""
+    if data.processes is None:
+        return
+    if not isinstance(vae, VAE):
+        raise TypeError(
+            f"vae must be a VAE where several processes train it, got {type(vae).__name__}: the losses of the shares of "
+            f"a batch must add up to the loss of the batch, and of other models that is not known"
+        )
+    last, num = data.size_of(math.ceil(data.num_batches) - 1), data.processes.size
+    if last < num:
+        raise ValueError(
+            f"batch_size: the last batch of {data.num_rows:.0f} rows in batches of {data.batch_size} has {last}, fewer "
+            f"than the {num} processes: choose another batch size"
+        )
 
 
 def check_callbacks(

@@ -91,3 +91,4 @@ def put_back(run: Run, before: dict[str, Any], error: FloatingPointError) -> Non
         run.trainer.load_state_dict(before["trainer"])
     run.step_in_epoch += 1
     run.skipped.append(str(error))
+    run.reach()

@@ -15,11 +15,20 @@ from torch.utils.data import Dataset
 from pyrovae.data import Data
 from pyrovae.data.loading import Loader
 from pyrovae.objectives import blame, is_divergence
+from pyrovae.processes import Processes, StoppedElsewhere, agreed, told
 from pyrovae.random_state import RandomState
 from pyrovae.rows import Rows, is_rows, num_rows, tensors
 from pyrovae.train.callbacks import BestWeights, Callback, EarlyStopping, Function, Schedules
 from pyrovae.train.checkpoints import Checkpoint
-from pyrovae.train.checks import check_callbacks, check_data, check_model, check_optim, check_values, num_tensors
+from pyrovae.train.checks import (
+    check_callbacks,
+    check_data,
+    check_model,
+    check_optim,
+    check_processes,
+    check_values,
+    num_tensors,
+)
 from pyrovae.train.faults import ABSURD, MovedError, check_on_nan, check_weights, put_back, roll_back
 from pyrovae.train.identity import identity
 from pyrovae.train.progress import Progress
@@ -62,7 +71,7 @@ def fit(
             tensors with one row each for a datum is given as several arguments, ``model(x, y)``. From batches
             ``(x, y)`` a :class:`~pyrovae.ConditionalVAE` takes both, a pair as many as it requires, and a VAE x.
         epochs: Passes over the data.
-        batch_size: Data per step; None is all of them.
+        batch_size: Data per step, of all processes together; None is all data.
         optim: An optimizer of ``pyrovae.optim`` or ``pyro.optim``; None is Adam at 1e-3. Schedules of its learning rate
             are followed, Pyro's from epoch to epoch. For a game see :class:`~pyrovae.adversarial.Updates`.
         loss: An objective of ``pyrovae`` or of Pyro; None is ``pyrovae.ELBO()``. Its schedules must end within the run.
@@ -83,6 +92,9 @@ def fit(
             optimizer for that before each step; ``"rollback"`` goes back to the start of the epoch, with a tenth of
             the learning rate, five times at most. Both warn.
 
+    In processes that ``torchrun`` has started, all train one VAE together, each on its share of every batch: see
+    ``docs/training.md``.
+
     Runs in several threads take turns, epoch by epoch, by ``pyrovae.guards.pyro_lock``, which callbacks do not hold,
     except in ``on_step_end``. An epoch that fails has not happened: weights, optimizer and random state are those of
     its start. After Ctrl-C the best weights are in place. Every error has the history so far:
@@ -101,15 +113,21 @@ def fit(
         data = parts.train if takes == 1 else parts.labelled("train")
         val = (parts.val if takes == 1 else parts.labelled("val")) if val is None else val
     like = next(vae.parameters(), None) if isinstance(vae, nn.Module) else None
-    train = Loader(data, batch_size, like, transform=transform, num_tensors=takes)
+    device = torch.device("cpu") if like is None else like.device
+    processes = Processes.found(device)
+    train = Loader(data, batch_size, like, transform=transform, num_tensors=takes, processes=processes)
+    check_processes(vae, train)
     held_out = None
     if val is not None:
-        held_out = Loader(val, train.batch_size, like, shuffle=False, num_tensors=takes, name="val")
+        held_out = Loader(
+            val, train.batch_size, like, shuffle=False, num_tensors=takes, name="val", processes=processes
+        )
     check_optim(vae, optim, loss, train, validated=val is not None)
     trainer = make_trainer(vae, optim, loss, compile=compile, clip_norm=clip_norm, precision=precision)
     check_on_nan(on_nan, trainer)
     given = [each if isinstance(each, Callback) else Function(each) for each in callbacks]
-    own: list[Callback] = [Schedules(loss, optim), BestWeights(), *([Progress()] if progress else [])]
+    shows = progress and (processes is None or processes.rank == 0)
+    own: list[Callback] = [Schedules(loss, optim), BestWeights(), *([Progress()] if shows else [])]
     own = [each for each in own if not any(isinstance(other, type(each)) for other in given)]
     own += [] if patience is None else [EarlyStopping(patience)]
     if resume and out is None:
@@ -117,16 +135,17 @@ def fit(
     given += [] if out is None else [Checkpoint(out, resume=resume)]
     given.sort(key=lambda each: isinstance(each, Checkpoint))  # last: it sees what the others made of a moment
     check_callbacks([*own, *given], trainer, epochs, train, validated=val is not None)
-    random = RandomState(seed, torch.device("cpu") if like is None else like.device)
-    run = Run(vae, trainer, train, held_out, epochs, random, [*own, *given])
-    with run.all_or_nothing():
+    run = Run(vae, trainer, train, held_out, epochs, RandomState(seed, device), [*own, *given], processes)
+    with agreed(processes), run.all_or_nothing():
         check_data("data", vae, trainer, train)
         if held_out is not None:
             check_data("val", vae, trainer, held_out)
+    kept = [each for each in given if isinstance(each, Checkpoint)]
+    known = identity(run, optim, loss) if kept or processes is not None else {}
+    run.join(known)
     with ExitStack() as stack:
-        for each in given:
-            if isinstance(each, Checkpoint):
-                stack.enter_context(each.opened(run, identity(run, optim, loss)))
+        for each in kept:
+            stack.enter_context(each.opened(run, known))
         stack.enter_context(run.under_way())
         while run.stop_reason is None and len(run.history["epoch"]) < epochs:
             run.start_epoch()
@@ -135,6 +154,8 @@ def fit(
                 with run.all_or_nothing(), divergence_named(run):
                     train_epoch(run, skips=on_nan == "skip")
                     val_loss = math.nan if held_out is None or run.stop_reason else evaluate(run, held_out)
+            except StoppedElsewhere:
+                break
             except FloatingPointError as error:
                 if on_nan != "rollback":
                     raise
@@ -142,6 +163,8 @@ def fit(
                 continue
             if not run.stop_reason:
                 run.finish_epoch(val_loss)
+        if processes is not None and run.stop_reason is not None:
+            processes.tell(None)
     return run.history
 
 
@@ -153,11 +176,11 @@ def train_epoch(run: Run, skips: bool) -> None:
     for batch in run.batches():
         if not is_rows(run.data.data):
             check_values(run.vae, batch)
-        before = run.snapshot() if skips else {}
+        before, rows = run.snapshot() if skips else {}, run.rows_of(batch)
         try:
             loss = number(run, run.trainer.step, batch, f"step {run.step + 1}: the loss")
-            if abs(loss) > ABSURD * num_rows(batch):
-                raise MovedError(f"step {run.step + 1}: the loss became {loss / num_rows(batch):.3g} nats per datum")
+            if abs(loss) > ABSURD * rows:
+                raise MovedError(f"step {run.step + 1}: the loss became {loss / rows:.3g} nats per datum")
             if skips:
                 check_weights(run)
         except FloatingPointError as error:
@@ -165,7 +188,7 @@ def train_epoch(run: Run, skips: bool) -> None:
                 raise
             put_back(run, before, error)
             continue
-        run.finish_step(loss, num_rows(batch))
+        run.finish_step(loss, rows)
         if run.stop_reason:
             return
     if run.skipped:
@@ -180,11 +203,16 @@ def train_epoch(run: Run, skips: bool) -> None:
 
 def evaluate(run: Run, held_out: Loader) -> float:
     """The validation loss in nats per datum, in ``eval`` mode."""
-    total, rows = 0.0, 0
+    total, rows = 0.0, 0.0
     with evaluating(run.vae) if isinstance(run.vae, nn.Module) else torch.no_grad():
-        for batch in held_out.batches():
-            total += number(run, run.trainer.evaluate, batch, "the validation loss")
-            rows += num_rows(batch)
+        with told(run.processes):
+            for batch in held_out.batches():
+                if num_rows(batch) == 0:  # the share of this process of a last batch of few rows
+                    continue
+                total += number(run, run.trainer.evaluate, batch, "the validation loss")
+                rows += num_rows(batch)
+        if run.processes is not None:
+            total, rows = run.processes.agree([total, rows])
     if rows == 0:
         raise ValueError("val gave no batch: it must be possible to iterate over it once per epoch")
     if math.isinf(total) and math.isfinite(run.loss_in_epoch):

@@ -19,8 +19,9 @@ from pyrovae import guards
 from pyrovae.data.loading import Loader
 from pyrovae.infer import SVI
 from pyrovae.optim import Scheduled
+from pyrovae.processes import LostProcessError, Processes, StoppedElsewhere, agreed
 from pyrovae.random_state import RandomState
-from pyrovae.rows import Rows
+from pyrovae.rows import Rows, num_rows
 from pyrovae.train.callbacks import Callback, CallbackError, Schedules
 from pyrovae.train.checkpoints import Checkpoint
 from pyrovae.train.progress import Progress
@@ -46,6 +47,7 @@ class Run:
     num_epochs: int
     random: RandomState
     callbacks: list[Callback]
+    processes: Processes | None = None
     history: History = field(default_factory=lambda: {"epoch": [], "train_loss": [], "val_loss": [], "seconds": []})
     epoch: int = 0  # the one under way, from 1
     step: int = 0  # steps taken
@@ -61,7 +63,7 @@ class Run:
     started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        self._epoch_start = self.random.state_dict()
+        self._epoch_start = self._reached = self.random.state_dict()
         self._at_step_end = [each for each in self.callbacks if type(each).on_step_end is not Callback.on_step_end]
         # the callbacks of fit itself draw nothing, and putting the random state back at each step takes time
         draws = not all(isinstance(each, Checkpoint | Progress | Schedules) for each in self._at_step_end)
@@ -127,6 +129,27 @@ class Run:
         if isinstance(self.trainer, SVI) and isinstance(self.trainer.optim, Scheduled):
             self.trainer.optim.scale = self.rate
 
+    def join(self, identity: dict[str, str]) -> None:
+        """Begin with the weights of the first process, and refuse to train something else than it does."""
+        if self.processes is None:
+            return
+        first = self.processes.object_of_first(identity)
+        with agreed(self.processes):
+            for name, text in identity.items():
+                if text != first[name]:
+                    raise ValueError(
+                        f"process {self.processes.rank} has another {name}, {text}, than process 0, which has "
+                        f"{first[name]}: give all processes the same"
+                    )
+        self.processes.copy_first(list(self.weights().values()))
+        assert isinstance(self.trainer, SVI)  # see check_processes
+        self.trainer.processes = self.processes
+
+    def reach(self) -> None:
+        """Keep the random state of the end of a step, to be put back where another process ends during the next."""
+        if self.processes is not None:
+            self._reached = self.random.state_dict()
+
     def start_epoch(self) -> None:
         """Begin the next epoch, or go on with the one that a resumed run was in."""
         self.epoch = len(self.history["epoch"]) + 1
@@ -135,14 +158,31 @@ class Run:
     def batches(self) -> Iterator[Rows]:
         """The batches of the epoch that are still to come, in their order also where the run is resumed."""
         now = self.random.state_dict()
+        if self.processes is not None:
+            self.processes.agree([])
+            now = self.processes.object_of_first(now)
         self._epoch_start = self._epoch_start if self.step_in_epoch else now
         self.random.load_state_dict(self._epoch_start)
+        self._reached = now
         passes = self.data.batches(self.random.order)
         for _ in itertools.islice(passes, self.step_in_epoch):
             pass
         if self.step_in_epoch:
             self.random.load_state_dict(now)
-        return passes
+        return passes if self.processes is None or self.processes.rank == 0 else self._apart(passes, self.processes)
+
+    def _apart(self, passes: Iterator[Rows], processes: Processes) -> Iterator[Rows]:
+        """Batches before each of which the draws are set apart from those of other processes and steps."""
+        while True:
+            self.random.apart(self._epoch_start, processes.rank, self.step_in_epoch)
+            batch = next(passes, None)
+            if batch is None:
+                return
+            yield batch
+
+    def rows_of(self, batch: Rows) -> int:
+        """The number of rows of the batch of this step, in all processes together."""
+        return num_rows(batch) if self.processes is None else self.data.size_of(self.step_in_epoch)
 
     def finish_step(self, loss: float, rows: int) -> None:
         """Count a step and call ``on_step_end``."""
@@ -151,6 +191,7 @@ class Run:
         with self._after_draws():
             for callback in self._at_step_end:
                 self._call(callback, "on_step_end")
+        self.reach()
 
     def finish_epoch(self, val_loss: float) -> None:
         """Write a row of the history and call ``on_epoch_end``."""
@@ -194,6 +235,9 @@ class Run:
             try:
                 yield
             except CallbackError:
+                raise
+            except (LostProcessError, StoppedElsewhere):  # the steps that all processes have taken stay
+                self.random.load_state_dict(self._reached)
                 raise
             except BaseException:
                 self._restore(before)
