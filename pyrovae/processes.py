@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ __all__ = [
     "Processes",
     "StoppedElsewhere",
     "agreed",
-    "is_first",
+    "rank_of_torchrun",
     "share",
     "told",
 ]
@@ -58,17 +59,18 @@ class Processes:
     def __init__(self, device: torch.device) -> None:
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=WAIT)
+            atexit.register(dist.destroy_process_group)
         self.device = device
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
     @staticmethod
     def found(device: torch.device) -> Processes | None:
         """The processes that this one belongs to; None where it is alone."""
-        if not dist.is_available() or not (dist.is_initialized() or dist.is_torchelastic_launched()):
+        made = dist.is_available() and dist.is_initialized()
+        if not made and rank_of_torchrun() is None:
             return None
-        alone = not dist.is_initialized() and os.environ.get("WORLD_SIZE") == "1"
-        processes = None if alone else Processes(device)
-        return processes if processes is not None and processes.size > 1 else None
+        processes = Processes(device)
+        return processes if processes.size > 1 else None
 
     def add(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The sum over all processes of each tensor."""
@@ -107,7 +109,7 @@ class Processes:
         if counts[STOPPED]:
             raise StoppedElsewhere
         if counts[DIVERGED]:
-            raise FloatingPointError("the loss of another process became NaN, or its weights did")
+            raise FloatingPointError("the loss of another process became NaN")
         if counts[FAILED]:
             raise FailedElsewhereError("another process failed, with a message of its own")
         if totals[-1] != size * self.size:
@@ -145,7 +147,7 @@ class Processes:
             call()
         except RuntimeError as error:  # what gloo and NCCL raise has no class of its own
             raise LostProcessError(
-                "a process that trains the model ended, or cannot be reached: the run goes on with resume"
+                "a process that trains the model ended, or cannot be reached: resume the run"
             ) from error
 
 
@@ -177,6 +179,8 @@ def share(num_rows: int, processes: Processes | None) -> slice:
     return slice(*list(pairwise(bounds))[processes.rank])
 
 
-def is_first() -> bool:
-    """Whether this process writes and prints: the first one that torchrun started, or one that is alone."""
-    return os.environ.get("RANK", "0") == "0" or not dist.is_available() or not dist.is_torchelastic_launched()
+def rank_of_torchrun() -> int | None:
+    """The rank of this process among several that torchrun started; None where it is alone."""
+    if not dist.is_available() or not dist.is_torchelastic_launched() or os.environ.get("WORLD_SIZE") == "1":
+        return None
+    return int(os.environ["RANK"])

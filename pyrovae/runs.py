@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from pyrovae import plots
@@ -233,6 +234,9 @@ def importing_from_here() -> Iterator[None]:
 
 
 def device(name: str) -> torch.device:
+    """The device of this name; of ``cuda``, under torchrun, the one that is this process's own."""
+    if name == "cuda" and dist.is_available() and dist.is_torchelastic_launched():
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         torch.zeros(1, device=name).item()  # a device that exists, and computes: meta does not
         return torch.device(name)

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pyro
@@ -262,7 +263,7 @@ def test_one_writer(tmp_path):
 
         def go(self):
             try:
-                Checkpoint(tmp_path / "run", resume=True).opened(None, {}).__enter__()
+                Checkpoint(tmp_path / "run", resume=True).opened(SimpleNamespace(processes=None), {}).__enter__()
             except BlockingIOError as error:
                 self.said = str(error)
 

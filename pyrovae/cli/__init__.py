@@ -19,6 +19,7 @@ from pyrovae.cli.errors import explained
 from pyrovae.cli.evaluating import evaluate
 from pyrovae.cli.fitting import fit
 from pyrovae.cli.using import encode, impute, sample
+from pyrovae.processes import FailedElsewhereError, rank_of_torchrun
 
 __all__ = ["cli", "main"]
 
@@ -34,10 +35,14 @@ def main(args: Sequence[str] | None = None) -> None:
         if hasattr(error, "said"):  # SIGTERM while a model was trained
             _say_stopped(error)
         raise
+    except FailedElsewhereError:  # the other process prints the error
+        sys.exit(2)
     except Exception as error:
         message = explained(error)
         if message is None:
             raise
+        if rank_of_torchrun() and (isinstance(error, click.ClickException) or hasattr(error, "everywhere")):
+            sys.exit(2)  # the first process prints it
     click.echo(f"pyrovae: error: {message}", err=True)
     sys.exit(2)
 
@@ -65,6 +70,8 @@ def cli(ctx: click.Context) -> None:
                                              one model for each prior, in one table and one picture
     pyrovae compress runs/digits             every row in one small file, without loss; and decompress
     """
+    if rank_of_torchrun() is not None and ctx.invoked_subcommand != "fit":
+        raise click.UsageError("torchrun starts fit; every other command runs in one process")
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

@@ -7,6 +7,8 @@ import re
 import click
 import torch
 
+from pyrovae.processes import LostProcessError
+
 __all__ = ["explained"]
 
 NUMBERS = {"integer": "is not a whole number", "float": "is not a number"}
@@ -16,7 +18,7 @@ def explained(error: Exception) -> str | None:
     """The one line of an error of the user's; None for a bug, whose traceback says where it is."""
     if isinstance(error, click.ClickException):
         return _one_line(error.format_message())
-    if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError)):
+    if isinstance(error, (ValueError, OSError, ImportError, FloatingPointError, LostProcessError)):
         return _one_line(str(error))
     out_of_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
     if out_of_memory or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)):

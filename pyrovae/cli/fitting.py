@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pyrovae import runs
 from pyrovae.build import CORRUPTIONS, GUIDES, LIKELIHOODS, PRIORS, read_config
 from pyrovae.cli.errors import explained
 from pyrovae.cli.options import as_typed, refuse_imports, trust_config_option
@@ -24,7 +26,8 @@ from pyrovae.cli.preparing import (
 from pyrovae.cli.reporting import SEED, describe, print_table
 from pyrovae.files import read_json
 from pyrovae.optim import OPTIMIZERS, SCHEDULES
-from pyrovae.places import is_finished, new_place
+from pyrovae.places import Place, is_finished, new_place
+from pyrovae.processes import Processes, StoppedElsewhere, agreed
 
 __all__ = ["fit"]
 
@@ -197,22 +200,31 @@ def fit(ctx: click.Context, data: str, out: Path, overwrite: bool, resume: bool,
     """
     if overwrite and resume:
         raise click.UsageError("--overwrite and --resume exclude each other")
-    with new_place(out, overwrite, resume, "run", read_config) as place:
-        prepared = prepare(data, options)
-        if is_finished(place.folder) and (place.folder / "metrics.json").exists():
+    processes = Processes.found(runs.device(options["device"]))
+    if processes is not None and processes.rank > 0:
+        _train_with_first(processes, data, {**options, "quiet": True}, out)
+        return
+    with ExitStack() as stack:
+        with agreed(processes):
+            place = stack.enter_context(new_place(out, overwrite, resume, "run", read_config))
+            prepared = prepare(data, options)
+            finished = is_finished(place.folder) and (place.folder / "metrics.json").exists()
             check_same(place.folder, data, options, prepared)
+        if finished:
+            if processes is not None:
+                processes.tell(None)
             place.settle()
             click.echo(f"the run in {out} is finished")
             return
         describe(prepared.dataset, prepared.vae, prepared.binarize)
         describe_standardization(prepared.dataset)
         warn_of_few(prepared.dataset)
+        together = "" if processes is None else f" in {processes.size} processes"
         click.echo(
             f"training {count(prepared.epochs, 'epoch')} of batches of {rows_of_step(options, prepared.dataset)}, "
             f"{options['optim']} at learning rate {options['lr']:g}{followed(options)}, seed {options['seed']}, on "
-            f"{options['device']}"
+            f"{options['device']}{together}"
         )
-        check_same(place.folder, data, options, prepared)
         history = train_run(place, data, options, prepared)
         try:
             numbers, problem = measure_run(place.folder, options, prepared, history)
@@ -224,3 +236,11 @@ def fit(ctx: click.Context, data: str, out: Path, overwrite: bool, resume: bool,
         click.echo(f"pyrovae: error: {problem}; the trained model is saved in {out}", err=True)
         ctx.exit(1)
     click.echo(f"run saved in {out}: config.json, model.safetensors, history.csv, metrics.json, figures/")
+
+
+def _train_with_first(processes: Processes, data: str, options: dict[str, Any], out: Path) -> None:
+    """Train in a process of torchrun that neither writes nor prints, unless the first process finds a finished run."""
+    with agreed(processes):
+        prepared = prepare(data, options)
+    with suppress(StoppedElsewhere):
+        train_run(Place(out, out), data, options, prepared)

@@ -84,8 +84,8 @@ def check_processes(vae: Model, data: Loader) -> None:
         return
     if not isinstance(vae, VAE):
         raise TypeError(
-            f"vae must be a VAE where several processes train it, got {type(vae).__name__}: the losses of the shares of "
-            f"a batch must add up to the loss of the batch, and of other models that is not known"
+            f"vae must be a VAE where several processes train it, got {type(vae).__name__}: the losses of the shares "
+            f"of a batch must add up to the loss of the batch, and of other models that is not known"
         )
     last, num = data.size_of(math.ceil(data.num_batches) - 1), data.processes.size
     if last < num:

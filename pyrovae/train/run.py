@@ -138,7 +138,7 @@ class Run:
             for name, text in identity.items():
                 if text != first[name]:
                     raise ValueError(
-                        f"process {self.processes.rank} has another {name}, {text}, than process 0, which has "
+                        f"process {self.processes.rank} differs from process 0 in its {name}, {text} and "
                         f"{first[name]}: give all processes the same"
                     )
         self.processes.copy_first(list(self.weights().values()))
