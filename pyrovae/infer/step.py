@@ -48,6 +48,7 @@ class Recording:
         validated: frozenset[str] = frozenset(),
     ) -> None:
         self.updates, self.params = updates, list(params)
+        self.met = tuple(params)  # with those that turn out to have no gradient
         self.is_step = bool(params)
         self._loss, self._clip_norm, self._validated = loss, clip_norm, validated
         self._num_inputs = len(inputs)

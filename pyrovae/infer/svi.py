@@ -318,17 +318,18 @@ class SVI(pyro.infer.SVI):
         if any(map(math.isnan, losses)):
             self._raise_for_nan(calls, call)
         if what == "step":
-            self._add(calls, compiled, grads)
+            self._add(compiled, grads)
         return compiled.pack(losses)
 
-    def _add(self, calls: Calls, compiled: Compiled, grads: Sequence[Tensor]) -> None:
+    def _add(self, compiled: Compiled, grads: Sequence[Tensor]) -> None:
         """Step along the gradients of compiled code, unless it has done so itself."""
         if compiled.updates:
             return
         clean = self._grads_are_zero(compiled.params)
         for param, grad in zip(compiled.params, grads, strict=True):
             param.grad = grad if clean or param.grad is None else param.grad + grad
-        self._count_and_update(calls.params)
+        # processes that compile at other times step the same parameters, also those without a gradient
+        self._count_and_update(list(compiled.params if self.processes is None else compiled.recording.met))
 
     def _run_as_it_is(self, calls: Calls, call: Arguments) -> Losses:
         with calls.timings.timed():
