@@ -11,13 +11,14 @@ from typing import Any
 
 from pyrovae.folders import exchange, locked, made, remove_partial
 
-__all__ = ["Place", "is_finished", "new_place"]
+__all__ = ["EVENTS", "Place", "is_finished", "new_place"]
 
+EVENTS = "tensorboard"  # the folder of TensorBoard's files within that of a run
 CHECKPOINT, CONFIG, HISTORY = "checkpoint.safetensors", "config.json", "history.csv"
 # all that the commands write into the folder of a run, and of a comparison
 RUN = (
     CONFIG, HISTORY, CHECKPOINT, "model.safetensors", "metrics.json", "codes.npy", "imputed.npy", "samples.npy",
-    "compressed.pvbb", "decompressed.npy",
+    "compressed.pvbb", "decompressed.npy", f"{EVENTS}/events.out.tfevents.*",
     *(
         f"figures/{name}.png"
         for name in (
@@ -174,11 +175,10 @@ def _remove(folder: Path, keep: bool = False) -> None:
         for each in list(folder.iterdir()):
             if each.is_dir() and not each.is_symlink() and "model" in _config(each):
                 _remove(each)
-    for name in (*names, MARK):
-        path = folder / name
+    for path in [path for name in (*names, MARK) for path in folder.glob(name)]:
         if path.is_symlink() or path.is_file():
             path.unlink()
-    for each in (folder / "figures", *([] if keep else [folder])):
+    for each in (folder / "figures", folder / EVENTS, *([] if keep else [folder])):
         if each.is_dir() and not each.is_symlink() and not any(each.iterdir()):
             each.rmdir()
 

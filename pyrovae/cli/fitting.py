@@ -11,6 +11,7 @@ import click
 from pyrovae import runs
 from pyrovae.build import CORRUPTIONS, GUIDES, LIKELIHOODS, PRIORS, read_config
 from pyrovae.cli.errors import explained
+from pyrovae.cli.loggers import log_option
 from pyrovae.cli.options import as_typed, refuse_imports, trust_config_option
 from pyrovae.cli.preparing import (
     check_same,
@@ -28,6 +29,7 @@ from pyrovae.files import read_json
 from pyrovae.optim import OPTIMIZERS, SCHEDULES
 from pyrovae.places import Place, is_finished, new_place
 from pyrovae.processes import Processes, StoppedElsewhere, agreed
+from pyrovae.train.faults import ON_NAN
 
 __all__ = ["fit"]
 
@@ -168,6 +170,15 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
     help="What the networks multiply in.",
 )
 @click.option("--num-samples", type=click.IntRange(1), help="Importance samples per test row.  [default: 100 to 5000]")
+@click.option(
+    "--on-nan",
+    default="raise",
+    show_default=True,
+    type=click.Choice(ON_NAN),
+    help="What happens when the loss becomes NaN: an error, the step is skipped, or the run goes back and lowers the "
+    "learning rate.",
+)
+@log_option
 @click.option("--quiet", is_flag=True, help="Show no progress while training.")
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Of split, weights, order and draws.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps.")

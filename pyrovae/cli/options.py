@@ -28,8 +28,12 @@ def as_typed(name: str, parameter: click.Parameter, value: Any) -> Any:
             raise ValueError(f"{name} must be true or false, got {reprlib.repr(value)}")
         return value
     values = value if isinstance(value, list) and value else [value]
+    if isinstance(parameter, click.Option) and parameter.multiple and value == []:
+        return []
     if any(isinstance(item, bool) or not isinstance(item, str | int | float) for item in values):
         raise ValueError(f"{name} must be a number or a text, got {reprlib.repr(value)}")
+    if isinstance(parameter, click.Option) and parameter.multiple:
+        return [str(item) for item in values]
     return ",".join(map(str, values))
 
 

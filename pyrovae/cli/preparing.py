@@ -17,6 +17,7 @@ import pyrovae as pv
 from pyrovae import runs
 from pyrovae.build import LIKELIHOODS, by_name_or_path, name_and_options, usual_warmup
 from pyrovae.cli.errors import explained
+from pyrovae.cli.loggers import loggers
 from pyrovae.cli.reporting import measure
 from pyrovae.data import Data
 from pyrovae.likelihoods import Likelihood
@@ -46,6 +47,7 @@ __all__ = [
 LENGTHS = {"step": 1 / 3, "cosine": 1.0, "one-cycle": 1.0, "warmup": 0.1}
 # where --epochs is not given; 100 for other data
 EPOCHS = {"digits": 200, "mnist": 20, "fashion-mnist": 20, "patches": 20}
+UNCOMPARED = ("data_dir", "on_nan")  # options that a run may be resumed with others of
 SEARCH = "search"  # what --lr is where it is searched for
 GREY = ("digits", "mnist", "fashion-mnist")  # built-in images in [0, 1]
 FEW = 10  # test data
@@ -113,14 +115,20 @@ def train_run(place: Place, data: str, options: dict[str, Any], prepared: Prepar
     """Train what was prepared, or what is left of it, in the folder of the run; its weights are then on the disk."""
     vae, dataset, _, _, epochs = prepared
     versions = {"pyrovae": pv.__version__, "torch": torch.__version__, "pyro": pyro.__version__}
-    sections = {**run_config(data, options, prepared), "versions": versions}
+    config = run_config(data, options, prepared)
+    sections = {**config, "versions": versions}
+    settings = {"data": config["data"]["name"], **config["fit"]}
     history = pv.fit(
         vae,
         dataset,
         epochs=epochs,
         optim=optimizer(options, dataset, epochs),
         seed=options["seed"],
-        callbacks=[pv.train.Checkpoint(place.folder, resume=True, sections=sections)],
+        callbacks=[
+            *loggers(options["log"], place.folder, place.out.name, settings),
+            pv.train.Checkpoint(place.folder, resume=True, sections=sections),
+        ],
+        on_nan=options["on_nan"],
         **training(options, prepared),
     )
     place.settle()
@@ -166,7 +174,7 @@ def run_config(data: str, options: dict[str, Any], prepared: Prepared) -> dict[s
             "sha256": prepared.dataset.sha256(),
         },
         "fit": {
-            **{name: value for name, value in options.items() if name != "quiet"},
+            **{name: value for name, value in options.items() if name not in ("quiet", "log")},
             "hidden": ",".join(map(str, options["hidden"])),
             "epochs": prepared.epochs,
             "likelihood": prepared.likelihood,
@@ -185,7 +193,7 @@ def check_same(folder: Path, data: str, options: dict[str, Any], prepared: Prepa
     pairs = {"data": (was["data"]["name"], now["data"]["name"])}
     pairs |= {name: (was["fit"].get(name), value) for name, value in now["fit"].items()}
     for name, (old, new) in pairs.items():
-        if old != new and name != "data_dir" and new != SEARCH:
+        if old != new and name not in UNCOMPARED and new != SEARCH:
             raise ValueError(
                 f"--resume: the run in {str(folder)!r} has {name.replace('_', ' ')} {old}, not {new}: another --out, "
                 f"or --overwrite"

@@ -19,6 +19,7 @@ from pyrovae.train import LearningRate
 __all__ = ["FILE", "SEARCH", "rate_to_begin", "search", "short_run"]
 
 FILE = "searches.json"
+UNSEARCHED = ("lr", "seed", "data_dir", "num_samples", "quiet", "log", "on_nan")  # options that no search depends on
 SHARE = 1 / 5  # of the epochs of the run
 
 
@@ -49,9 +50,7 @@ def search(folder: Path, data: str, options: dict[str, Any], seeds: list[int]) -
     Weights, order and draws have a seed that no run of the comparison has, the split of the data that of the first run.
     The test set is not looked at.
     """
-    settings = {
-        key: value for key, value in options.items() if key not in ("lr", "seed", "data_dir", "num_samples", "quiet")
-    }
+    settings = {key: value for key, value in options.items() if key not in UNSEARCHED}
     seed = next(number for number in itertools.count(2**31) if number not in seeds)
     settings = json.loads(json.dumps({**settings, "data": data, "split_seed": seeds[0], "seed": seed}))
     path = folder / FILE

@@ -3,6 +3,7 @@
 from pyrovae.train.callbacks import BestWeights, Callback, CallbackError, EarlyStopping, Schedules
 from pyrovae.train.checkpoints import Checkpoint, write_history
 from pyrovae.train.fitting import fit
+from pyrovae.train.loggers import Logger, MLflow, TensorBoard, WandB
 from pyrovae.train.progress import Progress
 from pyrovae.train.run import History, Run
 from pyrovae.train.search import LearningRate, search_lr
@@ -16,10 +17,14 @@ __all__ = [
     "EarlyStopping",
     "History",
     "LearningRate",
+    "Logger",
+    "MLflow",
     "Progress",
     "Run",
     "Schedules",
+    "TensorBoard",
     "Trainer",
+    "WandB",
     "fit",
     "search_lr",
     "write_history",

@@ -82,6 +82,7 @@ class Schedules(Callback):
     """Moves the schedules of the objective and of the learning rates, and steps Pyro's schedulers after each epoch."""
 
     def __init__(self, loss: object, optim: Optim) -> None:
+        self.loss = loss
         self.of_loss = loss.schedules() if isinstance(loss, Objective) else {}
         self.optims = optim if isinstance(optim, tuple) else (optim,)
         self.rates = [each for each in self.optims if isinstance(each, Scheduled)]

@@ -24,6 +24,7 @@ from pyrovae.random_state import RandomState
 from pyrovae.rows import Rows, num_rows
 from pyrovae.train.callbacks import Callback, CallbackError, Schedules
 from pyrovae.train.checkpoints import Checkpoint
+from pyrovae.train.loggers import Logger
 from pyrovae.train.progress import Progress
 from pyrovae.train.trainer import Model, Trainer
 from pyrovae.vae import eval_mode
@@ -33,7 +34,7 @@ __all__ = ["History", "Run"]
 History = dict[str, list[float]]
 State = dict[str, Any]  # numbers, texts and tensors, in lists and dictionaries
 COUNTS = ("history", "step", "step_in_epoch", "rows_in_epoch", "loss_in_epoch", "seconds", "stop_reason", "rate")
-UNSEEN = (Progress, Checkpoint)  # callbacks that a run is the same with and without
+UNSEEN = (Progress, Checkpoint, Logger)  # callbacks that a run is the same with and without
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Run:
         self._epoch_start = self._reached = self.random.state_dict()
         self._at_step_end = [each for each in self.callbacks if type(each).on_step_end is not Callback.on_step_end]
         # the callbacks of fit itself draw nothing, and putting the random state back at each step takes time
-        draws = not all(isinstance(each, Checkpoint | Progress | Schedules) for each in self._at_step_end)
+        draws = not all(isinstance(each, Checkpoint | Logger | Progress | Schedules) for each in self._at_step_end)
         self._after_draws = self.random.put_back if draws else nullcontext
 
     @property
@@ -107,7 +108,9 @@ class Run:
         """A copy of all that a run goes on from. Callbacks after the one that asks have not seen the epoch yet."""
         counts = {name: getattr(self, name) for name in COUNTS}
         states = [[type(each).__name__, each.state_dict()] for each in self._kept()]
-        return _copied({**self._state(), **counts, "epoch_start": self._epoch_start, "callbacks": states})
+        logged = [[type(each).__name__, each.state_dict()] for each in self._loggers()]
+        state = {**self._state(), **counts, "epoch_start": self._epoch_start, "callbacks": states, "loggers": logged}
+        return _copied(state)
 
     def load_state_dict(self, state: State) -> None:
         """Go on from the state of another run; to be called before the first epoch, as in ``on_fit_start``.
@@ -123,6 +126,11 @@ class Run:
         self._restore(state)
         for callback, (_, saved) in zip(self._kept(), state["callbacks"], strict=True):
             callback.load_state_dict(saved)
+        for logger in self._loggers():
+            same = next((each for each in state.get("loggers", []) if each[0] == type(logger).__name__), None)
+            if same is not None:
+                logger.load_state_dict(same[1])
+                state["loggers"].remove(same)  # of two of a kind, the second is the next one's
         self.history.update(state.pop("history"))
         self.started, self._epoch_start = time.perf_counter() - state.pop("seconds"), state["epoch_start"]
         vars(self).update({name: state[name] for name in COUNTS if name in state})
@@ -245,6 +253,9 @@ class Run:
 
     def _kept(self) -> list[Callback]:
         return [each for each in self.callbacks if not isinstance(each, UNSEEN)]
+
+    def _loggers(self) -> list[Logger]:
+        return [each for each in self.callbacks if isinstance(each, Logger)]
 
     def snapshot(self) -> State:
         """A copy of weights and optimizer, and of no random state."""
