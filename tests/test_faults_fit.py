@@ -150,3 +150,23 @@ def test_rollback_ends_and_is_for_svi():
         fit(Huge(), on_nan="rollback")
     with pytest.raises(ValueError, match="on_nan must be one of raise, skip, rollback, got 'ignore'"):
         fit(build(), on_nan="ignore")
+
+
+@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize("kind", OPTIMS)
+def test_rollback_goes_further_back_where_the_epochs_start_has_diverged(kind, validated, tmp_path):
+    # one step is an epoch: the weights are beyond repair some epochs before the loss is absurd
+    vae = build()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        val = X[:20] if validated else None
+        history = fit(vae, epochs=6, batch=64, val=val, optim=OPTIMS[kind](), on_nan="rollback", out=tmp_path / "run")
+    assert any("tries again from the start of epoch" in str(each.message) for each in told)
+    assert history["epoch"] == [1, 2, 3, 4, 5, 6]
+    assert max(history["train_loss"]) < 100
+    assert history["seconds"] == sorted(history["seconds"])
+    rows = (tmp_path / "run" / "history.csv").read_text().splitlines()[1:]
+    assert [float(row.split(",")[1]) for row in rows] == history["train_loss"]
+    state = checkpoints.read_state(tmp_path / "run" / "checkpoint.safetensors")["run"]
+    assert state["history"]["train_loss"] == history["train_loss"]
+    assert state["rate"] < 0.5

@@ -68,7 +68,7 @@ class Checkpoint(Callback):
         self.folder, self.resume, self.sections = Path(folder), resume, sections or {}
         self.every_steps, self.every_minutes = every_steps, every_minutes
         self._identity: dict[str, str] = {}
-        self._written = time.monotonic()
+        self._written, self._rows = time.monotonic(), 0  # of history.csv
         self._signals = Signals()
         self._writer: ThreadPoolExecutor | None = None
         self._write: Future[None] | None = None
@@ -98,6 +98,11 @@ class Checkpoint(Callback):
             if is_first:
                 self._finish(run)
 
+    def on_epoch_start(self, run: Run) -> None:
+        if len(run.history["epoch"]) < self._rows:  # the run has gone back to an earlier epoch
+            self._keep(run)
+            self._write_history(run)
+
     def on_step_end(self, run: Run) -> None:
         due = self.every_steps is not None and run.step % self.every_steps == 0
         late = self.every_minutes is not None and time.monotonic() - self._written > 60 * self.every_minutes
@@ -110,6 +115,7 @@ class Checkpoint(Callback):
         if self._writer is not None:
             with (self.folder / "history.csv").open("a", newline="") as file:
                 csv.writer(file).writerow([column[-1] for column in run.history.values()])
+            self._rows += 1
         self._answer()
 
     def on_error(self, run: Run, error: BaseException) -> None:
@@ -141,7 +147,7 @@ class Checkpoint(Callback):
             self._write_config(run, finished=False)
         if not path.exists():
             write_state(path, self._state(run))
-        write_history(run.history, self.folder / "history.csv")
+        self._write_history(run)
 
     def _finish(self, run: Run) -> None:
         if isinstance(run.vae, nn.Module):
@@ -150,6 +156,10 @@ class Checkpoint(Callback):
             tensors = {name: tensor.detach().contiguous() for name, tensor in run.weights().items()}
             write_whole(self.folder / "model.safetensors", safetensors.torch.save(tensors))
             self._write_config(run, finished=True)
+
+    def _write_history(self, run: Run) -> None:
+        write_history(run.history, self.folder / "history.csv")
+        self._rows = len(run.history["epoch"])
 
     def _write_config(self, run: Run, finished: bool) -> None:
         config = {"model": getattr(run.vae, "config", None), **self.sections, "training": {"finished": finished}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from pyrovae.optim import Scheduled
 if TYPE_CHECKING:
     from pyrovae.train.run import Run
 
-__all__ = ["ABSURD", "ON_NAN", "MovedError", "check_on_nan", "check_weights", "lower_rate", "put_back", "roll_back"]
+__all__ = ["ABSURD", "ON_NAN", "MovedError", "Rollback", "check_on_nan", "check_weights", "lower_rate", "put_back"]
 
 ON_NAN = ("raise", "skip", "rollback")
 ABSURD = 1e30  # nats per datum that no model of finite data has
@@ -43,25 +44,53 @@ def check_weights(run: Run) -> None:
             raise MovedError(f"step {run.step}: parameter {name} became {kind}")
 
 
-def roll_back(run: Run, counts: dict[str, Any], error: FloatingPointError) -> None:
-    """Go on from the start of the epoch, whose state is in place, with a lower learning rate.
+class Rollback:
+    """The states that a run can go back to: the start of the epoch under way, and that of its best epoch.
 
-    Raises: The error itself after :data:`MOST` rollbacks.
+    The best epoch has the least loss so far, of the validation data if there are any. Its start is taken where the
+    epoch fails once more, because then the weights were beyond repair at its start already.
     """
-    run.rollbacks += 1
-    if run.rollbacks > MOST:
-        raise error
-    vars(run).update(counts)
-    run.rate *= LOWER
-    assert isinstance(run.trainer, SVI)  # see check_on_nan
-    lower_rate(run.trainer.optim, LOWER)
-    warnings.warn(f"{error}; on_nan='rollback' tries again with {run.rate:g} times the learning rate", stacklevel=4)
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.least, self.has_failed = run, math.inf, False
+        self.start = self.best = run.state_dict()
+
+    def begin(self) -> None:
+        """Before an epoch."""
+        self.start = self.run.state_dict()
+
+    def finish(self) -> None:
+        """After an epoch that did not fail."""
+        train, val = (self.run.history[name][-1] for name in ("train_loss", "val_loss"))
+        loss = train if math.isnan(val) else val
+        if loss < self.least:
+            self.least, self.best = loss, self.start
+        self.has_failed = False
+
+    def go_back(self, error: FloatingPointError) -> None:
+        """Take a state back, with a lower learning rate.
+
+        Raises: The error itself after :data:`MOST` rollbacks.
+        """
+        run = self.run
+        run.rollbacks += 1
+        if run.rollbacks > MOST:
+            raise error
+        rate, state = run.rate * LOWER, self.best if self.has_failed else self.start
+        where = f" from the start of epoch {len(state['history']['epoch']) + 1}" if self.has_failed else ""
+        run.load_state_dict({**state, "seconds": run.seconds})
+        assert isinstance(run.trainer, SVI)  # see check_on_nan
+        lower_rate(run.trainer.optim, LOWER, rate / run.rate)
+        run.rate, self.has_failed = rate, True
+        warnings.warn(
+            f"{error}; on_nan='rollback' tries again{where} with {rate:g} times the learning rate", stacklevel=3
+        )
 
 
-def lower_rate(optim: PyroOptim, factor: float) -> None:
-    """Multiply the learning rate, of parameters that the optimizer has met and of those that it has not."""
+def lower_rate(optim: PyroOptim, factor: float, of_met: float) -> None:
+    """Multiply the learning rate, by ``of_met`` for parameters that the optimizer has met, whose state was put back."""
     if isinstance(optim, Scheduled):
-        optim.scale *= factor
+        optim.scale *= of_met
         return
     given = optim.pt_optim_args
     if callable(given):
@@ -70,9 +99,9 @@ def lower_rate(optim: PyroOptim, factor: float) -> None:
         optim.pt_optim_args = _lowered(given, optim, factor)
     for each in optim.optim_objs.values():
         for group in getattr(each, "optimizer", each).param_groups:
-            group["lr"] = group["lr"] * factor
+            group["lr"] = group["lr"] * of_met
         if hasattr(each, "base_lrs"):  # a scheduler
-            each.base_lrs = [rate * factor for rate in each.base_lrs]
+            each.base_lrs = [rate * of_met for rate in each.base_lrs]
 
 
 def _lowered(options: dict[str, Any], optim: PyroOptim, factor: float) -> dict[str, Any]:

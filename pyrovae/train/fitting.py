@@ -29,7 +29,7 @@ from pyrovae.train.checks import (
     check_values,
     num_tensors,
 )
-from pyrovae.train.faults import ABSURD, MovedError, check_on_nan, check_weights, put_back, roll_back
+from pyrovae.train.faults import ABSURD, MovedError, Rollback, check_on_nan, check_weights, put_back
 from pyrovae.train.identity import identity
 from pyrovae.train.progress import Progress
 from pyrovae.train.run import History, Run
@@ -89,8 +89,9 @@ def fit(
         resume: Whether to go on with the run in ``out``, if there is one, where its last checkpoint was.
         on_nan: When a loss becomes NaN or exceeds 1e30 nats per datum, or weights become infinite: ``"raise"`` ends the
             run; ``"skip"`` undoes the step, goes on with the next batch, and keeps a copy of weights and
-            optimizer for that before each step; ``"rollback"`` goes back to the start of the epoch, with a tenth of
-            the learning rate, five times at most. Both warn.
+            optimizer for that before each step; ``"rollback"`` goes back to the start of the epoch, or, where that
+            epoch fails once more, to the start of the best epoch so far, each time with a tenth of the learning rate,
+            five times at most. Both warn.
 
     In processes that ``torchrun`` has started, all train one VAE together, each on its share of every batch: see
     ``docs/training.md``.
@@ -147,9 +148,11 @@ def fit(
         for each in kept:
             stack.enter_context(each.opened(run, known))
         stack.enter_context(run.under_way())
+        rollback = Rollback(run) if on_nan == "rollback" else None
         while run.stop_reason is None and len(run.history["epoch"]) < epochs:
+            if rollback is not None:
+                rollback.begin()
             run.start_epoch()
-            counts = {name: getattr(run, name) for name in ("step", "step_in_epoch", "rows_in_epoch", "loss_in_epoch")}
             try:
                 with run.all_or_nothing(), divergence_named(run):
                     train_epoch(run, skips=on_nan == "skip")
@@ -157,12 +160,14 @@ def fit(
             except StoppedElsewhere:
                 break
             except FloatingPointError as error:
-                if on_nan != "rollback":
+                if rollback is None:
                     raise
-                roll_back(run, counts, error)
+                rollback.go_back(error)
                 continue
             if not run.stop_reason:
                 run.finish_epoch(val_loss)
+                if rollback is not None:
+                    rollback.finish()
         if processes is not None and run.stop_reason is not None:
             processes.tell(None)
     return run.history
