@@ -25,6 +25,7 @@ class RandomState:
     """
 
     def __init__(self, seed: int | None, device: torch.device) -> None:
+        seed = None if seed is None else int(seed)  # Python's generator takes none of NumPy's integers
         self.devices = [torch.device("cpu"), *([device] if device.type == "cuda" else [])]
         self.order = None if seed is None else torch.Generator().manual_seed(seed)
         self._inside = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Callable, Collection, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 __all__ = ["Kind", "check", "check_section", "flag", "listed", "number", "one_of", "optional", "text", "whole"]
@@ -40,9 +41,9 @@ def whole(low: int = 0, high: int = LARGEST) -> Kind:
     expected = "a positive whole number" if low == 1 else f"a whole number, at least {low}"
 
     def kind(value: Any) -> str | None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < low:  # NumPy's too
             return expected
-        return f"at most {high}" if value > high else None
+        return f"at most {high}" if int(value) > high else None
 
     return kind
 
@@ -51,7 +52,7 @@ def number(low: float = -math.inf, high: float = math.inf, expected: str = "a fi
     """A finite number, at least ``low`` and below ``high``."""
 
     def kind(value: Any) -> str | None:
-        real = isinstance(value, int | float) and not isinstance(value, bool)
+        real = isinstance(value, Real) and not isinstance(value, bool)
         return None if real and math.isfinite(value) and low <= value < high else expected
 
     return kind

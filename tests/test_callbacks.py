@@ -413,8 +413,8 @@ def made_in_inference_mode():
             TypeError,
             "optim must be a pyro.optim optimizer, such as pyrovae.optim.adam",
         ),
-        (lambda: fit(build(), epochs=2.5), ValueError, "epochs must be a whole number, at least 1, got 2.5"),
-        (lambda: EarlyStopping(0), ValueError, "patience must be at least 1"),
+        (lambda: fit(build(), epochs=2.5), ValueError, "epochs must be a positive whole number, got 2.5"),
+        (lambda: EarlyStopping(0), ValueError, "patience must be a positive whole number, got 0"),
         (lambda: fit(build(), callbacks=[EarlyStopping(3)]), ValueError, "patience must be .* with validation data"),
         (
             lambda: fit(build(), val=X, patience=2, callbacks=[EarlyStopping(3)]),

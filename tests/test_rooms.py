@@ -50,6 +50,7 @@ BELOW: dict[str, set[str]] = {
         "likelihoods",
         "guards",
         "rows",
+        "schema",
         "folders",
         "files",
         "processes",

@@ -113,7 +113,7 @@ def test_usual_rates_are_round_and_about_the_default():
         (lambda: search(rates=(0.0, 1e-3)), "from above 0"),
         (lambda: search(rates=(1e-3, math.inf)), "rates must be two or more"),
         (lambda: search(rates=(1e5, 1e6)), "rates: the loss diverged at each of 100000, 1e\\+06"),
-        (lambda: search(epochs=0), "epochs must be a whole number, at least 1, got 0"),
+        (lambda: search(epochs=0), "epochs must be a positive whole number, got 0"),
         (lambda: pv.optim.usual_rates("adan"), r"unknown optimizer 'adan': did you mean 'adam'\?"),
     ],
 )

@@ -202,7 +202,7 @@ def test_a_loss_that_becomes_nan_raises_and_the_weights_are_put_back():
 @pytest.mark.parametrize(
     ("error", "message", "call"),
     [
-        (ValueError, "epochs must be a whole number, at least 1, got 0", lambda: fit(build(), epochs=0)),
+        (ValueError, "epochs must be a positive whole number, got 0", lambda: fit(build(), epochs=0)),
         (
             ValueError,
             "batch_size must be a positive whole number",

@@ -54,8 +54,9 @@ class Loader:
         _check_source(name, data)
         if batch_size is not None:
             check("batch_size", batch_size, whole(1))
+            batch_size = int(batch_size)  # of NumPy
         self.data, self.like, self.shuffle, self.transform = placed(data, like), like, shuffle, transform
-        self.num_tensors, self.processes = num_tensors, processes
+        self.num_tensors, self.name, self.processes = num_tensors, name, processes
         self.num_rows = float(num_rows(data)) if is_rows(data) else _length(getattr(data, "dataset", data))
         self.is_set = math.isfinite(self.num_rows) and (is_rows(data) or isinstance(data, Dataset))
         if batch_size is None and not self.is_set:
@@ -96,6 +97,11 @@ def _check_source(name: str, data: object) -> None:
         raise ValueError(
             f"{name} must be a tensor, a Dataset or batches of tensors, got {type(data).__name__}: "
             f"torch.as_tensor({name}, dtype=torch.float32)"
+        )
+    if isinstance(data, str | bytes | dict) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
+        instead = f": pyrovae.data.load({data!r})" if isinstance(data, str) else ""
+        raise ValueError(
+            f"{name} must be a tensor, a Dataset or batches of tensors, got {type(data).__name__}{instead}"
         )
 
 

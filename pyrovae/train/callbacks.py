@@ -13,6 +13,7 @@ from torch import Tensor
 from pyrovae.infer import SVI
 from pyrovae.objectives import Objective, Schedule
 from pyrovae.optim import Scheduled, follows_validation
+from pyrovae.schema import check, whole
 from pyrovae.train.trainer import Model, Optim
 
 if TYPE_CHECKING:
@@ -151,9 +152,8 @@ class EarlyStopping(Callback):
     """Stops a run after ``patience`` epochs without a better validation loss, counted from the end of the schedules."""
 
     def __init__(self, patience: int) -> None:
-        if not patience >= 1:
-            raise ValueError(f"patience must be at least 1, with validation data, got {patience}")
-        self.patience = patience
+        check("patience", patience, whole(1))
+        self.patience = int(patience)
 
     def on_epoch_end(self, run: Run) -> None:
         losses = run.history["val_loss"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 
 import pyro
 import torch
+from pyro.infer import ELBO as PyroELBO
 from pyro.infer import JitTraceMeanField_ELBO
 from torch import Tensor, nn
 
@@ -17,6 +20,7 @@ from pyrovae.likelihoods import Likelihood
 from pyrovae.optim import Scheduled, follows_validation, takes_whole_set
 from pyrovae.optim.numbers import positive
 from pyrovae.rows import Rows, check_rows, data_of, is_rows, tensors
+from pyrovae.schema import check, number, optional, whole
 from pyrovae.train.callbacks import BestWeights, Callback, EarlyStopping, Schedules
 from pyrovae.train.checkpoints import Checkpoint
 from pyrovae.train.progress import Progress
@@ -24,6 +28,7 @@ from pyrovae.train.trainer import Model, Optim, Trainer, functions_of
 from pyrovae.vae import VAE
 
 __all__ = [
+    "check_arguments",
     "check_callbacks",
     "check_data",
     "check_model",
@@ -34,15 +39,38 @@ __all__ = [
 ]
 
 
-def check_model(vae: Model, epochs: int) -> None:
+def seed(value: object) -> str | None:
+    """The kind of a seed, which may be negative."""
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return None if value is None or is_whole else "a whole number or None"
+
+
+KINDS = {
+    "epochs": whole(1),
+    "patience": optional(whole(1)),
+    "seed": seed,
+    "clip_norm": optional(number(0, expected="positive")),
+}
+
+
+def check_arguments(**given: object) -> None:
+    """Refuse arguments of ``fit`` of a wrong kind, each by its name."""
+    for name, kind in KINDS.items():
+        check(name, given[name], kind)
+    callbacks, out = given["callbacks"], given["out"]
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks must be a list, got {type(callbacks).__name__}: callbacks=[...]")
+    if not isinstance(out, str | os.PathLike | None):
+        raise TypeError(f"out must be the path of a folder, got {out!r}")
+
+
+def check_model(vae: Model) -> None:
     """Refuse what cannot be trained, or not within ``torch.no_grad``."""
     if not torch.is_grad_enabled():  # False in inference_mode too
         raise ValueError("fit needs gradients: call it outside of torch.no_grad() and torch.inference_mode()")
     functions = vae if isinstance(vae, tuple) else (getattr(vae, "model", None), getattr(vae, "guide", None))
     if not hasattr(vae, "trainer") and not (len(functions) == 2 and all(map(callable, functions))):
         raise TypeError(f"vae must be a VAE, or a pair (model, guide) of functions, got {type(vae).__name__}")
-    if not epochs >= 1 or epochs % 1:
-        raise ValueError(f"epochs must be a whole number, at least 1, got {epochs}")
     if isinstance(vae, nn.Module):
         parameters = list(vae.parameters())
         if not any(parameter.requires_grad for parameter in parameters):
@@ -59,6 +87,10 @@ def check_optim(vae: Model, optim: Optim, loss: object, data: Loader, validated:
         raise TypeError(
             f"optim must be a pyro.optim optimizer, such as pyrovae.optim.adam(), got {type(optim).__name__}"
         )
+    is_loss = loss is None or isinstance(loss, PyroELBO) or (callable(loss) and not isinstance(loss, type))
+    if not is_loss and not hasattr(vae, "trainer"):
+        got = f"the class {loss.__name__}: call it" if isinstance(loss, type) else repr(loss)
+        raise TypeError(f"loss must be an objective, such as pyrovae.ELBO(), got {got}")
     for each in optim if isinstance(optim, tuple) else (optim,):
         args, clips = getattr(each, "pt_optim_args", None), getattr(each, "pt_clip_args", None)
         if isinstance(args, dict) and args.get("lr") is not None and not isinstance(each, Scheduled):

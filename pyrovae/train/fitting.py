@@ -21,6 +21,7 @@ from pyrovae.rows import Rows, is_rows, num_rows, tensors
 from pyrovae.train.callbacks import BestWeights, Callback, EarlyStopping, Function, Schedules
 from pyrovae.train.checkpoints import Checkpoint
 from pyrovae.train.checks import (
+    check_arguments,
     check_callbacks,
     check_data,
     check_model,
@@ -107,7 +108,8 @@ def fit(
         becomes NaN, with the epoch, the step, the site and the parameter that went wrong;
         :class:`~pyrovae.train.CallbackError` when a callback raises.
     """
-    check_model(vae, epochs)
+    check_arguments(epochs=epochs, patience=patience, seed=seed, clip_norm=clip_norm, callbacks=callbacks, out=out)
+    check_model(vae)
     takes, transform = num_tensors(vae), None
     if isinstance(data, Data):
         transform, parts = data.transform, data
@@ -183,7 +185,7 @@ def train_epoch(run: Run, skips: bool) -> None:
             check_values(run.vae, batch)
         before, rows = run.snapshot() if skips else {}, run.rows_of(batch)
         try:
-            loss = number(run, run.trainer.step, batch, f"step {run.step + 1}: the loss")
+            loss = number(run, run.data, run.trainer.step, batch, f"step {run.step + 1}: the loss")
             if abs(loss) > ABSURD * rows:
                 raise MovedError(f"step {run.step + 1}: the loss became {loss / rows:.3g} nats per datum")
             if skips:
@@ -214,7 +216,7 @@ def evaluate(run: Run, held_out: Loader) -> float:
             for batch in held_out.batches():
                 if num_rows(batch) == 0:  # the share of this process of a last batch of few rows
                     continue
-                total += number(run, run.trainer.evaluate, batch, "the validation loss")
+                total += number(run, held_out, run.trainer.evaluate, batch, "the validation loss")
                 rows += num_rows(batch)
         if run.processes is not None:
             total, rows = run.processes.agree([total, rows])
@@ -225,14 +227,22 @@ def evaluate(run: Run, held_out: Loader) -> float:
     return total / rows
 
 
-def number(run: Run, call: Callable[..., object], batch: Rows, what: str) -> float:
-    """The loss of a batch; one that is NaN, or met a NaN on its way, is an error that says where."""
+def number(run: Run, source: Loader, call: Callable[..., object], batch: Rows, what: str) -> float:
+    """The loss of a batch; one that is NaN, or met a NaN on its way, is an error that says where.
+
+    An error about shapes is one line that names the data, without Pyro's table of shapes, which stays in its cause.
+    """
     try:
         loss = call(*tensors(batch))
         value = float(loss[0] if isinstance(loss, tuple) else loss)  # type: ignore[arg-type]  # wake-sleep gives two
     except (ValueError, RuntimeError) as error:
         if not is_divergence(error):
-            raise
+            text, table, _ = str(error).partition("Trace Shapes:")
+            if not table and "per datum, the likelihood" not in text:
+                raise
+            shapes = " and ".join(str(tuple(x.shape)) for x in tensors(batch))
+            line = f"{source.name}: a batch of shape {shapes} fails: {' '.join(text.split())}"
+            raise type(error)(line) from error
         value = math.nan
     if math.isnan(value):
         functions = functions_of(run.vae)
