@@ -115,6 +115,44 @@ def test_the_limit_is_half_of_the_memory_where_none_is_given(tmp_path):
         pv.data.load(tmp_path / "x.npy")
 
 
+def test_a_text_is_measured_before_it_is_read(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"abcd\r\nef\n" * 100)
+    assert "\r" not in pv.data.text(path, length=4).vocabulary.characters
+    with pytest.raises(ValueError, match=r"text: a.txt cannot be read: it takes 18 kB of memory, and the limit is 17"):
+        pv.data.text(path, length=4, max_bytes=17_000)
+    with open(path, "wb") as file:
+        file.truncate(10**12)  # a hole of 1 TB
+    with pytest.raises(ValueError, match="it takes 20 TB of memory, and the limit is"):
+        pv.data.text(path, length=4)
+    os.mkfifo(tmp_path / "b.txt")
+    with pytest.raises(ValueError, match=r"text: b.txt cannot be read: '.*b.txt' must be a regular file, got a pipe"):
+        pv.data.text(tmp_path / "b.txt", length=4)
+
+
+@pytest.mark.parametrize("name", ["raw/train-images-idx3-ubyte", "processed/training.pt"])
+def test_mnist_is_measured_before_it_is_read(name, tmp_path):
+    path = tmp_path / "MNIST" / name
+    path.parent.mkdir(parents=True)
+    with open(path, "wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(ValueError, match=f"data: '.*{name}' has 1 TB, more than the 100 MB that are read: remove"):
+        pv.data.load("mnist", tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=f"data: '.*{name}' must be a regular file, got a pipe"):
+        pv.data.load("mnist", tmp_path)
+
+
+def test_a_folder_of_data_is_refused_where_it_is_not_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for command in ("fit", "compare"):
+        assert pyrovae(f"{command} digits --data-dir here --out run") == 2
+        message = "--data-dir is for mnist and fashion-mnist, and the data are digits: leave it out"
+        assert capsys.readouterr().err == f"pyrovae: error: {message}\n"
+        assert not (tmp_path / "run").exists()
+
+
 STAMPS = np.array([[1.7e9 + i, i] for i in range(200)])
 
 

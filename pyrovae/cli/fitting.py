@@ -186,7 +186,7 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
     "--data-dir",
     type=click.Path(),
     callback=_resolved,
-    help="Folder that holds MNIST/raw.  [default: PYROVAE_DATA, user cache]",
+    help="Folder that holds MNIST/raw, for mnist and fashion-mnist.  [default: PYROVAE_DATA, user cache]",
 )
 @click.option(
     "--config",

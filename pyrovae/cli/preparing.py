@@ -50,6 +50,7 @@ EPOCHS = {"digits": 200, "mnist": 20, "fashion-mnist": 20, "patches": 20}
 UNCOMPARED = ("data_dir", "on_nan")  # options that a run may be resumed with others of
 SEARCH = "search"  # what --lr is where it is searched for
 GREY = ("digits", "mnist", "fashion-mnist")  # built-in images in [0, 1]
+DOWNLOADED = ("mnist", "fashion-mnist")  # data that --data-dir is read for
 FEW = 10  # test data
 
 
@@ -203,6 +204,8 @@ def check_same(folder: Path, data: str, options: dict[str, Any], prepared: Prepa
 def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
     """The data, and what likelihood and binarisation stand for where they are not given."""
     likelihood, binarize = options["likelihood"], options["binarize"]
+    if options["data_dir"] is not None and name not in DOWNLOADED:
+        raise ValueError(f"--data-dir is for {' and '.join(DOWNLOADED)}, and the data are {name}: leave it out")
     if likelihood is not None:
         with runs.importing_from_here():
             by_name_or_path("likelihood", name_and_options("likelihood", likelihood)[0], LIKELIHOODS)

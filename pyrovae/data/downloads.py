@@ -13,8 +13,11 @@ import platformdirs
 import torch
 
 from pyrovae.data.files import Source, first_line
+from pyrovae.files import check_regular, size_text
 
 __all__ = ["read_torchvision"]
+
+MOST_BYTES = 100_000_000  # of a file; the largest of MNIST and of Fashion-MNIST has 47 MB
 
 
 def read_torchvision(name: str, data_dir: str | Path | None) -> Source:
@@ -24,6 +27,20 @@ def read_torchvision(name: str, data_dir: str | Path | None) -> Source:
     train, test = _open_or_download(getattr(datasets, name), root)
     x, x_test = (d.data.flatten(1).float() / 255 for d in (train, test))
     return Source(x, (1, 28, 28), train.targets, x_test, test.targets)
+
+
+def _check_sizes(folder: Path) -> None:
+    """Refuse a file that torchvision would read and that is larger than one of such a data set."""
+    for path in (*folder.glob("raw/*-ubyte"), *folder.glob("processed/*.pt")):
+        try:
+            size = check_regular(path)
+        except ValueError as error:
+            raise ValueError(f"data: {error}") from error
+        if size > MOST_BYTES:
+            raise ValueError(
+                f"data: {str(path)!r} has {size_text(size)}, more than the {size_text(MOST_BYTES)} that are read: "
+                f"remove {str(folder)!r} to download it anew"
+            )
 
 
 def _import_torchvision() -> ModuleType:
@@ -39,6 +56,7 @@ def _import_torchvision() -> ModuleType:
 
 def _open_or_download(cls: Any, root: Path) -> tuple[Any, Any]:
     folder = root / cls.__name__
+    _check_sizes(folder)
     try:
         return cls(root, train=True), cls(root, train=False)
     except RuntimeError as error:

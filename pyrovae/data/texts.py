@@ -9,12 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pyrovae.data.limits import check_size
 from pyrovae.data.sets import Data, split
 from pyrovae.data.vocabulary import Vocabulary
+from pyrovae.files import check_regular
 
 __all__ = ["text"]
 
 END = "\n"
+MEMORY = 20  # bytes for each byte of a file: a character takes up to 4, its number 8 in a list and 8 in a tensor
 
 
 def text(
@@ -22,6 +25,7 @@ def text(
     length: int | None = None,
     vocabulary: Vocabulary | str | None = None,
     seed: int = 0,
+    max_bytes: int | None = None,
 ) -> Data:
     r"""A text as rows of whole numbers, one for each character: for ``network="gru"``.
 
@@ -33,13 +37,14 @@ def text(
         length: Characters of a row; None, where there are lines, is one more than the longest has.
         vocabulary: The characters that there are; None takes those of the source.
         seed: Of the split 80/10/10.
+        max_bytes: Memory that a file may take, which is known before it is read; None is half of the machine's.
 
     Shape: each split ``(N, length)``, of dtype int64.
     Raises: ValueError for a character outside of the vocabulary, with its position; for a line that is too long, or has
         an end within; and for a text of fewer than three windows.
     """
     if isinstance(source, Path):
-        source = _read(source)
+        source = _read(source, max_bytes)
     if vocabulary is not None and not isinstance(vocabulary, Vocabulary):
         vocabulary = Vocabulary(vocabulary)
     if length is not None and length < 1:
@@ -57,11 +62,17 @@ def text(
     return replace(split("text", x, seed=seed), vocabulary=vocabulary)
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, max_bytes: int | None) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        size = check_regular(path)
+        check_size(MEMORY * size, max_bytes)
+        with path.open("rb") as file:
+            content = file.read(size).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"text: {path.name} is not in UTF-8: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"text: {path.name} cannot be read: {error}") from error
+    return content.replace("\r\n", END).replace("\r", END)
 
 
 def _lines(lines: Sequence[str], length: int, vocabulary: Vocabulary) -> Tensor:
