@@ -137,6 +137,13 @@ def test_a_logger_that_fails_is_one_warning(moment):
     assert history["train_loss"] == fit(build())["train_loss"]
 
 
+def test_of_several_processes_the_first_logs():
+    logger = Kept()
+    logger.on_epoch_start(SimpleNamespace(processes=SimpleNamespace(rank=1)))
+    logger.on_fit_end(SimpleNamespace(processes=SimpleNamespace(rank=1)))
+    assert logger.said == []
+
+
 def ended(folder, at, *loggers):
     with pytest.raises(Death):
         fit(build(), callbacks=[*loggers, Dies(at), pv.train.Checkpoint(folder, every_steps=1)])

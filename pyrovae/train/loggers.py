@@ -37,8 +37,9 @@ class Logger(Callback):
     objective by name, such as ``beta``; once, the configuration of the model and of the run; at the end, ``finished``,
     ``stopped`` or ``failed``. Each number stands at the step, counted from the start of the run.
 
-    A resumed run goes on with the logged run by its ``id``. A run can be resumed with or without a logger. What fails
-    while a run is trained is one warning, and ends the logging instead of the run.
+    A resumed run goes on with the logged run by its ``id``. A run can be resumed with or without a logger. Of several
+    processes that train one model the first logs. What fails while a run is trained is one warning, and ends the
+    logging instead of the run.
 
     Args:
         every_steps: Steps between two logged losses, at least 1.
@@ -70,7 +71,8 @@ class Logger(Callback):
         self._is_open = self._has_failed = False
 
     def on_epoch_start(self, run: Run) -> None:
-        if not self._is_open:
+        is_first = run.processes is None or run.processes.rank == 0
+        if is_first and not self._is_open:
             self._is_open = self._try(lambda: self.open(run, _configuration(run, self.config)))
 
     def on_step_end(self, run: Run) -> None:
