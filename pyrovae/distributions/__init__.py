@@ -6,6 +6,7 @@ from pyrovae.distributions.gamma import Gamma
 from pyrovae.distributions.generalized_normal import GeneralizedNormal
 from pyrovae.distributions.hard_concrete import HardConcrete
 from pyrovae.distributions.horseshoe import Horseshoe
+from pyrovae.distributions.linear_normal import LinearNormal, linear_moments
 from pyrovae.distributions.log_normal import LogNormal
 from pyrovae.distributions.logistic import Logistic, inside_unit_interval
 from pyrovae.distributions.normal_tails import NormalTails
@@ -30,6 +31,7 @@ __all__ = [
     "Horseshoe",
     "HypersphericalUniform",
     "Kumaraswamy",
+    "LinearNormal",
     "LogNormal",
     "Logistic",
     "LogisticNormal",
@@ -46,6 +48,7 @@ __all__ = [
     "kl",
     "kl_by_quadrature",
     "kl_positive",
+    "linear_moments",
     "thresholded_laplace",
     "thresholded_normal",
 ]

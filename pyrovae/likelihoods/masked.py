@@ -87,7 +87,7 @@ class _Observed(dist.TorchDistribution):
     arg_constraints: ClassVar = {}
 
     def __init__(self, whole: Any, fill: float, validate_args: bool | None = None) -> None:
-        self.whole, self.fill, self.each = whole, fill, whole
+        self.whole, self.fill, self.each = whole, fill, getattr(whole, "each", whole)
         while isinstance(self.each, torch.distributions.Independent):
             self.each = self.each.base_dist
         if self.each.event_shape:
@@ -124,5 +124,18 @@ class _Observed(dist.TorchDistribution):
             self._validate_sample(value)
         observed = ~value.isnan()
         # filled before the density: the gradient of one at NaN is NaN, which a where after it would keep
-        each = self.each.log_prob(torch.where(observed, value, self.fill))
+        return self._summed(observed, self.each.log_prob(torch.where(observed, value, self.fill)))
+
+    @property
+    def reads(self) -> Tensor | None:
+        """The code that a LinearNormal reads."""
+        return getattr(self.whole, "reads", None)
+
+    def expected_log_prob(self, q: Any, value: Tensor) -> Tensor | None:
+        """As of :class:`~pyrovae.distributions.LinearNormal`, of what is observed."""
+        observed = ~value.isnan()
+        each = self.whole.expected_log_probs(q, torch.where(observed, value, self.fill))
+        return None if each is None else self._summed(observed, each)
+
+    def _summed(self, observed: Tensor, each: Tensor) -> Tensor:
         return torch.where(observed, each, 0.0).flatten(-len(self.event_shape)).sum(-1)

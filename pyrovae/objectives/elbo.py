@@ -22,6 +22,7 @@ from torch import Tensor
 from pyrovae.objectives.base import Bounds, Objective, frozen
 from pyrovae.objectives.estimators import DisARM, Estimator, StickingTheLanding
 from pyrovae.objectives.kl_forms import Exact, FreeBits, SiteKL
+from pyrovae.objectives.reconstruction import RECONSTRUCTIONS, has_expectation, is_unread, reconstruction
 from pyrovae.objectives.report import Report, SiteReport
 from pyrovae.objectives.schedules import Number, checked_number
 from pyrovae.objectives.sites import (
@@ -62,6 +63,9 @@ class ELBO(Objective):
             where draws are each other's baseline.
         spikes_first: A schedule of :math:`\lambda` from 0 to 1 for spike-and-slab guides, whose slabs are
             :math:`(\lambda \mu, \sigma^\lambda)`: at first only the gates tell one datum from another.
+        reconstruction: ``"auto"`` takes :math:`E_q \log p(x|z)` in closed form where the likelihood is Normal, the decoder
+            linear, and mean and variance of the guide's coordinates are known, and at draws elsewhere; ``"exact"``
+            raises where there is no closed form; ``"sampled"`` always draws.
         penalties: Subtracted terms, such as :class:`~pyrovae.TotalCorrelation`, :class:`~pyrovae.MMD` and
             :class:`~pyrovae.L2`: functions of the sites of model and guide, ``(num_particles, N)`` in nats, or one
             number that every datum pays.
@@ -81,6 +85,7 @@ class ELBO(Objective):
     kl: Exact = Exact()  # noqa: RUF009  # it is frozen
     num_particles: int | None = None
     spikes_first: Number | None = None
+    reconstruction: str = "auto"
     penalties: Sequence[Penalty] = ()
 
     def __post_init__(self) -> None:
@@ -90,6 +95,8 @@ class ELBO(Objective):
             raise TypeError(f"kl must be pyrovae.Exact(), FreeBits(nats) or Capacity(nats), got {self.kl!r}")
         if self.num_particles is not None and self.num_particles < 1:
             raise ValueError(f"num_particles must be at least 1, got {self.num_particles}")
+        if self.reconstruction not in RECONSTRUCTIONS:
+            raise ValueError(f"reconstruction must be auto, exact or sampled, got {self.reconstruction!r}")
         if isinstance(self.estimator, StickingTheLanding) and isinstance(self.kl, FreeBits):
             raise ValueError("kl=FreeBits(...) needs the KL of each site, and StickingTheLanding samples all of them")
         checked: dict[str, object] = {
@@ -119,6 +126,8 @@ class ELBO(Objective):
         bound = _total(objective, num_draws)
         surrogate = bound
         for name, site in drawn.guide.items():
+            if name == drawn.unread:
+                continue
             log_q = score(site)
             if log_q is not None and num_draws > 1:
                 each = _over(objective, site)
@@ -143,9 +152,15 @@ class ELBO(Objective):
         """How the KL and the gradient of each site of the guide are computed; model and guide as in ``loss``."""
         with torch.no_grad():
             drawn = self._draw(Functions(model, guide, args, kwargs))
+            how = self.reconstruction
+            observed = {name: site for name, site in drawn.model.items() if site["is_observed"]}
+            exact = {name: has_expectation(site, drawn.guide, how) for name, site in observed.items()}
         return Report(
-            SiteReport.of(name, drawn.model.get(name), site, kl.exact, drawn.num_draws)
-            for (name, site), kl in zip(drawn.guide.items(), drawn.kls, strict=True)
+            (
+                SiteReport.of(name, drawn.model.get(name), site, kl.exact, drawn.num_draws, name == drawn.unread)
+                for (name, site), kl in zip(drawn.guide.items(), drawn.kls, strict=True)
+            ),
+            exact,
         )
 
     def _draw(self, functions: Functions, hard: bool = False, plainly: bool = False) -> _Drawn:
@@ -157,7 +172,13 @@ class ELBO(Objective):
         if not all(kl.exact for kl in kls) and any(s["infer"].get("drawn") == "pathwise" for s in guide.sites.values()):
             # log q - log p at the draws jumps where a path goes on, at an atom: these sites need the score too
             return self._draw(functions, hard, plainly=True)
-        return _Drawn(model, guide.sites, kls, guide.num_draws)
+        return _Drawn(model, guide.sites, kls, guide.num_draws, self._unread(model, guide.sites, kls))
+
+    def _unread(self, model: Sites, guide: Sites, kls: Sequence[SiteKL]) -> str | None:
+        """The last site of the guide, if no term of the objective reads its draw."""
+        last = next(reversed(guide), None)
+        reads = bool(self.penalties) or not all(kl.exact for kl in kls)
+        return None if reads or last is None or not is_unread(last, model, guide, self.reconstruction) else last
 
     def _draw_guide(self, functions: Functions, hard: bool = False, plainly: bool = False) -> _DrawnGuide:
         estimator = Estimator() if hard or plainly else self.estimator
@@ -187,7 +208,8 @@ class ELBO(Objective):
 
     def _objective(self, model: Sites, guide: Sites, price: Sequence[Term], num_draws: int) -> list[Term]:
         """log p(x|z) less the price of the KL and the penalties."""
-        terms = [Term(log_prob(site), plates(site)) for site in model.values() if site["is_observed"]]
+        observed = [site for site in model.values() if site["is_observed"]]
+        terms = [Term(reconstruction(site, guide, self.reconstruction), plates(site)) for site in observed]
         terms += [Term(-self.beta * term.value, term.plates) for term in price]  # type: ignore[operator]  # no schedule
         data = _data(model)
         for penalty in self.penalties:
@@ -229,3 +251,4 @@ class _Drawn(NamedTuple):
     guide: Sites
     kls: list[SiteKL]
     num_draws: int
+    unread: str | None

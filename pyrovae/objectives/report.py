@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -28,8 +29,10 @@ class SiteReport(NamedTuple):
     gradient: str
 
     @classmethod
-    def of(cls, name: str, p: Site | None, q: Site, kl_is_exact: bool, num_particles: int) -> SiteReport:
-        if "drawn" in q["infer"]:
+    def of(cls, name: str, p: Site | None, q: Site, kl_is_exact: bool, num_particles: int, unread: bool) -> SiteReport:
+        if unread:
+            gradient = "exact, no draw is read"
+        elif "drawn" in q["infer"]:
             gradient = DRAWN[q["infer"]["drawn"]]
         elif score(q) is None:
             gradient = "path"
@@ -40,13 +43,26 @@ class SiteReport(NamedTuple):
 
 
 class Report(tuple[SiteReport, ...]):
-    """A :class:`SiteReport` of each site, printed as a table."""
+    """A :class:`SiteReport` of each site, printed as a table.
+
+    Attributes: ``reconstruction``, whether the term of each observed site, by name, is in closed form.
+    """
+
+    reconstruction: Mapping[str, bool]
+
+    def __new__(cls, sites: Iterable[SiteReport], reconstruction: Mapping[str, bool]) -> Report:
+        """``reconstruction`` is the attribute."""
+        new = super().__new__(cls, sites)
+        new.reconstruction = reconstruction
+        return new
 
     def __str__(self) -> str:
         rows = [("site", "guide", "model", "KL", "gradient")]
         rows += [(s.name, s.guide, s.model, "exact" if s.kl_is_exact else "sampled", s.gradient) for s in self]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        terms = [f"reconstruction of {x}: {'exact' if e else 'sampled'}" for x, e in self.reconstruction.items()]
+        return "\n".join([*lines, *terms])
 
 
 def _name(fn: object) -> str:
