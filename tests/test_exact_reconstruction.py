@@ -20,12 +20,12 @@ from pyrovae.distributions import LinearNormal, SpikeSlab, linear_moments
 from pyrovae.likelihoods import Masked, Normal
 from pyrovae.nn import Dictionary
 
-D, I, N = 6, 5, 4
+D, OUT, N = 6, 5, 4
 DRAWS = 50_000  # of each datum; 500,000 were taken once
 GUIDES = (
     "spike-slab", "laplace", "rectified-normal", "gamma", "poisson", "bernoulli", "categorical", "hard-concrete",
-    "thresholded-laplace", "thresholded-normal", "horseshoe", "normal", "logistic", "generalized-normal", "exponential", "half-normal",
-    "sparse-mixture",
+    "thresholded-laplace", "thresholded-normal", "horseshoe", "normal", "logistic", "generalized-normal",
+    "exponential", "half-normal", "sparse-mixture",
 )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def _double():
 
 def make(prior: str, network: str = "dictionary", likelihood: str = "normal", **options: object) -> pv.VAE:
     torch.manual_seed(0)
-    vae = pv.build_vae((I,), D, prior=prior, likelihood=likelihood, network=network, hidden=(8,), **options)
+    vae = pv.build_vae((OUT,), D, prior=prior, likelihood=likelihood, network=network, hidden=(8,), **options)
     with torch.no_grad():  # far from the start, where gates are alike and atoms short
         for parameter in vae.parameters():
             parameter.add_(0.7 * torch.randn_like(parameter))
@@ -46,16 +46,16 @@ def make(prior: str, network: str = "dictionary", likelihood: str = "normal", **
 
 
 def data(rows: int = N) -> torch.Tensor:
-    return 2 * torch.randn(rows, I, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return 2 * torch.randn(rows, OUT, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("scale", ["0.7", "shared", "per-pixel"])
 def test_it_is_the_sum_over_all_gates_in_value_and_gradient(scale):
-    """E over the 2^D gates; given gates the code is Normal, and so the sum is over means and variances known by hand."""
+    """E over the 2^D gates; given them the code is Normal, with moments by hand."""
     vae, x = make("spike-slab", likelihood=f"normal:scale={scale}"), data()
     q = vae.posterior.distribution(x).base_dist
     atoms, bias = vae.likelihood.network.weight, vae.likelihood.network.linear.bias
-    sigma = vae.likelihood.scale().expand(I)
+    sigma = vae.likelihood.scale().expand(OUT)
     total = torch.zeros(())
     for gates in itertools.product((0.0, 1.0), repeat=D):
         g = torch.tensor(gates)
@@ -67,7 +67,8 @@ def test_it_is_the_sum_over_all_gates_in_value_and_gradient(scale):
         total = total + (weight * (normal.log_prob(x) - 0.5 * variance / sigma**2).sum(-1)).sum()
     p = vae.prior.distribution().base_dist
     gate = torch.distributions.kl_divergence(
-        torch.distributions.Bernoulli(logits=q.logits), torch.distributions.Bernoulli(logits=p.logits.expand_as(q.logits))
+        torch.distributions.Bernoulli(logits=q.logits),
+        torch.distributions.Bernoulli(logits=p.logits.expand_as(q.logits)),
     )
     expected = (gate + q.probs * torch.distributions.kl_divergence(q.slab, p.slab)).sum() - total
     loss = pv.ELBO().differentiable_loss(vae.model, vae.guide, x)
@@ -114,7 +115,7 @@ def test_two_steps_at_one_state_have_one_gradient(name):
 def test_missing_values_are_left_out_of_the_expectation():
     vae, x = make("spike-slab"), data()
     network = vae.likelihood.network
-    holes = torch.zeros(N, I, dtype=torch.bool).bernoulli_(0.4, generator=torch.Generator().manual_seed(3))
+    holes = torch.zeros(N, OUT, dtype=torch.bool).bernoulli_(0.4, generator=torch.Generator().manual_seed(3))
     masked = Masked(vae.likelihood)
     q = vae.posterior.distribution(x)
     term = masked(q.sample()).expected_log_prob(q, x.masked_fill(holes, torch.nan))
@@ -125,7 +126,7 @@ def test_missing_values_are_left_out_of_the_expectation():
 
 def test_one_hot_blocks_covary():
     """Against the covariance of all values of two blocks of three categories."""
-    logits, weight = torch.randn(N, D), torch.randn(I, D)
+    logits, weight = torch.randn(N, D), torch.randn(OUT, D)
     q = pv.distributions.Categorical(logits, 3)
     values = q.enumerate_support()
     probs = q.log_prob(values).exp()
@@ -137,7 +138,7 @@ def test_one_hot_blocks_covary():
 
 
 def test_a_plain_pyro_function_has_it_too():
-    weight = torch.randn(I, D)
+    weight = torch.randn(OUT, D)
     loc, scale = torch.randn(N, D, requires_grad=True), torch.rand(N, D) + 0.5
     x = data()
 
@@ -185,7 +186,10 @@ def test_a_compiled_step_trains_it(recorded):
         (lambda: make("spike-slab", network="mlp"), "the likelihood must be Normal with a linear decoder"),
         (lambda: make("spike-slab", likelihood="laplace"), "and Laplace is another one"),
         (lambda: make("student-t"), "mean and variance of the guide's StudentT at site 'z' are not known"),
-        (lambda: make("normal", guide="multivariate-normal"), "the guide's MultivariateNormal at site 'z' are not known"),
+        (
+            lambda: make("normal", guide="multivariate-normal"),
+            "the guide's MultivariateNormal at site 'z' are not known",
+        ),
     ],
 )
 def test_what_has_no_closed_form_says_why(vae, reason):
@@ -208,8 +212,8 @@ def test_a_function_of_the_code_is_no_code():
         def forward(self) -> torch.Tensor:
             return 2 * super().forward()
 
-    likelihood = Normal(Dictionary(D, (I,)))
-    vae = pv.VAE(Doubled(D), likelihood, pv.guides.Normal(pv.nn.MLP(I, [8]), D))
+    likelihood = Normal(Dictionary(D, (OUT,)))
+    vae = pv.VAE(Doubled(D), likelihood, pv.guides.Normal(pv.nn.MLP(OUT, [8]), D))
     with pytest.raises(ValueError, match="the decoder must read the value of a site of the guide itself"):
         pv.ELBO(reconstruction="exact").loss(vae.model, vae.guide, data())
 
@@ -232,5 +236,5 @@ def test_draws_of_the_distribution_are_those_of_the_normal():
 
 def test_a_spike_slab_of_a_heavy_tailed_slab_is_drawn():
     q = SpikeSlab(torch.zeros(N, D), dist.StudentT(3.0, torch.zeros(N, D), 1.0)).to_event(1)
-    assert linear_moments(q, torch.randn(I, D)) is None
-    assert isinstance(Dictionary(D, (I,)), nn.Module)
+    assert linear_moments(q, torch.randn(OUT, D)) is None
+    assert isinstance(Dictionary(D, (OUT,)), nn.Module)

@@ -164,5 +164,3 @@ class LinearNormal(TorchDistribution):
 
     def _summed(self, each: Tensor) -> Tensor:
         return each.flatten(-len(self.event_shape)).sum(-1)
-
-

@@ -15,6 +15,7 @@ from pyrovae.guides.real import (
     Normal,
     StudentT,
 )
+from pyrovae.guides.refined import Refined
 from pyrovae.guides.shrinkage import RegularizedHorseshoe
 from pyrovae.guides.simplex import Dirichlet, LogisticNormal, StickBreaking
 from pyrovae.guides.sphere import PowerSpherical, VonMisesFisher
@@ -39,6 +40,7 @@ __all__ = [
     "Poisson",
     "PowerSpherical",
     "RectifiedNormal",
+    "Refined",
     "RegularizedHorseshoe",
     "RelaxedBernoulli",
     "SpikeSlab",

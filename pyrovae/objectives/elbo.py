@@ -63,9 +63,9 @@ class ELBO(Objective):
             where draws are each other's baseline.
         spikes_first: A schedule of :math:`\lambda` from 0 to 1 for spike-and-slab guides, whose slabs are
             :math:`(\lambda \mu, \sigma^\lambda)`: at first only the gates tell one datum from another.
-        reconstruction: ``"auto"`` takes :math:`E_q \log p(x|z)` in closed form where the likelihood is Normal, the decoder
-            linear, and mean and variance of the guide's coordinates are known, and at draws elsewhere; ``"exact"``
-            raises where there is no closed form; ``"sampled"`` always draws.
+        reconstruction: ``"auto"`` takes :math:`E_q \log p(x|z)` in closed form where the likelihood is Normal, the
+            decoder linear, and mean and variance of the guide's coordinates are known, and at draws elsewhere;
+            ``"exact"`` raises where there is no closed form; ``"sampled"`` always draws.
         penalties: Subtracted terms, such as :class:`~pyrovae.TotalCorrelation`, :class:`~pyrovae.MMD` and
             :class:`~pyrovae.L2`: functions of the sites of model and guide, ``(num_particles, N)`` in nats, or one
             number that every datum pays.
