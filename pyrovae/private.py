@@ -43,6 +43,7 @@ __all__ = [
     "are_all_true",
     "compiled_by_inductor",
     "default_device",
+    "has_forward_hooks",
     "has_global_hooks",
     "has_step_hooks",
     "has_tensor_hooks",
@@ -238,6 +239,11 @@ def default_device() -> torch.device | None:
 def has_global_hooks() -> bool:
     """Whether a hook is registered for all modules."""
     return bool(nn.modules.module._has_any_global_hook())
+
+
+def has_forward_hooks(module: nn.Module) -> bool:
+    """Whether hooks run before or after the forward pass of this module."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def has_tensor_hooks(x: Tensor) -> bool:

@@ -200,6 +200,23 @@ def test_what_has_no_closed_form_says_why(vae, reason):
     assert pv.ELBO().report(vae.model, vae.guide, data()).reconstruction == {"x": False}
 
 
+def test_a_network_that_does_more_is_not_taken_for_linear():
+    class Bent(Dictionary):
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return super().forward(z).tanh()
+
+    hooked = Dictionary(D, (OUT,))
+    hooked.register_forward_hook(lambda module, args, out: 2 * out)
+    z = torch.randn(N, D)
+    for network in (Bent(D, (OUT,)), hooked):
+        fn = Normal(network)(z)
+        assert not isinstance(fn, LinearNormal)
+        torch.testing.assert_close(fn.mean, network(z))
+    linear = Normal(nn.Linear(D, OUT))
+    assert isinstance(linear(z), LinearNormal)
+    torch.testing.assert_close(linear(z).mean, linear.network(z))
+
+
 def test_an_unknown_word_is_refused():
     with pytest.raises(ValueError, match="reconstruction must be auto, exact or sampled, got 'closed'"):
         pv.ELBO(reconstruction="closed")

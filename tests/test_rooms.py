@@ -63,7 +63,7 @@ BELOW: dict[str, set[str]] = {
     "conditional": {"vae", "compilation", "guards"},
     "vae": {"compilation", "guards"},
     "priors": {"distributions", "hyper"},
-    "likelihoods": {"distributions", "hyper"},
+    "likelihoods": {"distributions", "hyper", "nn", "private"},
     "guides": {"distributions", "hyper"},
     "compilation": {"guards", "private", "rows"},
     "distributions": set(),

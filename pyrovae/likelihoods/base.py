@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyrovae import private
 from pyrovae.hyper import Constrained
+from pyrovae.nn import Dictionary
 
-__all__ = ["Likelihood", "event_dim", "learned_or_fixed"]
+__all__ = ["Likelihood", "LinearMap", "event_dim", "learned_or_fixed", "linear_map"]
 
 MISSING = "where NaN stands for what is missing, likelihoods.Masked or build_vae(missing=True) takes it"
 
@@ -66,3 +70,22 @@ def learned_or_fixed(name: str, value: float | str, floor: float, network: nn.Mo
 def event_dim(params: Tensor, z: Tensor) -> int:
     """All that the network added to z's batch dimensions."""
     return params.dim() - z.dim() + 1
+
+
+class LinearMap(NamedTuple):
+    r""":math:`z \mapsto \Phi z + b`, in the shape of one datum."""
+
+    weight: Tensor
+    bias: Tensor | None
+    out_shape: tuple[int, ...]
+
+
+def linear_map(network: nn.Module) -> LinearMap | None:
+    """The map of a :class:`~pyrovae.nn.Dictionary` or of torch's ``Linear``; None where a network may do more."""
+    if private.has_forward_hooks(network):
+        return None
+    if isinstance(network, Dictionary) and type(network).forward is Dictionary.forward:
+        return LinearMap(network.weight, network.linear.bias, network.out_shape)
+    if isinstance(network, nn.Linear) and type(network).forward is nn.Linear.forward:
+        return LinearMap(network.weight, network.bias, (network.out_features,))
+    return None

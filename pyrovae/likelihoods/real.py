@@ -6,8 +6,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyrovae.distributions import LinearNormal
-from pyrovae.likelihoods.base import Likelihood, event_dim, learned_or_fixed
-from pyrovae.nn import Dictionary
+from pyrovae.likelihoods.base import Likelihood, event_dim, learned_or_fixed, linear_map
 
 __all__ = ["Laplace", "Normal"]
 
@@ -15,8 +14,8 @@ __all__ = ["Laplace", "Normal"]
 class Normal(Likelihood):
     r"""Real data: :math:`p(x|z) = \prod_i N(x_i;\, f_i(z),\, s_i^2)`.
 
-    With a :class:`~pyrovae.nn.Dictionary` it is a :class:`~pyrovae.distributions.LinearNormal`, of which
-    :class:`~pyrovae.ELBO` takes the expectation under the guide without a draw.
+    With a :class:`~pyrovae.nn.Dictionary` or torch's ``Linear`` it is a :class:`~pyrovae.distributions.LinearNormal`,
+    of which :class:`~pyrovae.ELBO` takes the expectation under the guide without a draw.
 
     Args:
         network: Gives the mean.
@@ -30,9 +29,9 @@ class Normal(Likelihood):
         self.scale = learned_or_fixed("scale", scale, floor, network)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
-        if isinstance(self.network, Dictionary):
-            network = self.network
-            return LinearNormal(z, network.weight, network.linear.bias, self.scale(), network.out_shape)
+        linear = linear_map(self.network)
+        if linear is not None:
+            return LinearNormal(z, linear.weight, linear.bias, self.scale(), linear.out_shape)
         loc = self.output(z)
         return dist.Normal(loc, self.scale()).to_event(event_dim(loc, z))
 
