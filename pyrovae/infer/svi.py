@@ -170,14 +170,20 @@ class SVI(pyro.infer.SVI):
         with guards.pyro_lock, torch.no_grad():
             return self._run("evaluate", arguments(args, kwargs))
 
-    def state_dict(self) -> Saved:
-        """Parameters and the optimizer's state by their names in Pyro's store, and the steps and epochs done."""
+    def state_dict(self, *, copied: bool = True) -> Saved:
+        """Parameters and the optimizer's state by their names in Pyro's store, and the steps and epochs done.
+
+        With ``copied=False`` the tensors are those that the next step moves.
+        """
         self._follow_attributes()
         if self._pending is not None:  # loaded, and no call has made the parameters since
             return copy.deepcopy(self._pending)
         stored = private.stored_params()
-        params = {name: stored[name].detach().clone() for name in self._names if name in stored}
-        optimizer = copy.deepcopy(private.optimizer_states(self.optim))
+        params = {name: stored[name] for name in self._names if name in stored}
+        optimizer = private.optimizer_states(self.optim)
+        if copied:
+            params = {name: param.detach().clone() for name, param in params.items()}
+            optimizer = copy.deepcopy(optimizer)
         met = {each.text: [min(each.count, REHEARSED), each.is_compiled] for each in self._state.calls.values()}
         calls = {**self._rehearsals, **met}
         return {

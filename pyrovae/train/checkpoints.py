@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
-from torch import nn
+from torch import Tensor, nn
 
 from pyrovae.build import save
 from pyrovae.files import write_whole
@@ -176,11 +176,11 @@ class Checkpoint(Callback):
         return {"identity": self._identity, "run": run.state_dict()}
 
     def _keep(self, run: Run) -> None:
-        """Write a checkpoint while the training goes on; one with infinite weights is none to go back to."""
+        """Write a checkpoint while the training goes on."""
         self._wait()
         self._written = time.monotonic()
-        if self._writer is not None and all(bool(x.isfinite().all()) for x in run.weights().values()):
-            self._write = self._writer.submit(write_state, self.folder / CHECKPOINT, self._state(run))
+        if self._writer is not None:
+            self._write = self._writer.submit(_write_good, self.folder / CHECKPOINT, self._state(run))
 
     def _wait(self) -> None:
         """Until the last checkpoint is on the disk."""
@@ -196,6 +196,16 @@ class Checkpoint(Callback):
         if self._signals.received is not None:
             self._wait()
             self._signals.answer()
+
+
+def _write_good(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint, unless its weights are infinite: then it is none to go back to."""
+    if all(_is_finite(weight) for weight in state["run"]["weights"].values()):
+        write_state(path, state)
+
+
+def _is_finite(x: Tensor) -> bool:
+    return bool(x.sum().isfinite()) or bool(x.isfinite().all())  # the sum alone takes a fifth of the time
 
 
 def write_history(history: History, path: str | Path) -> None:

@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -259,10 +259,14 @@ class Run:
 
     def snapshot(self) -> State:
         """A copy of weights and optimizer, and of no random state."""
-        return _copied({"weights": self.weights(), "trainer": self.trainer.state_dict()})
+        return _copied({"weights": self.weights(), "trainer": self._of_trainer()})
 
     def _state(self) -> State:
-        return {"weights": self.weights(), "trainer": self.trainer.state_dict(), "random": self.random.state_dict()}
+        return {"weights": self.weights(), "trainer": self._of_trainer(), "random": self.random.state_dict()}
+
+    def _of_trainer(self) -> Mapping[str, object]:
+        """The state of the trainer, whose tensors may be those of the weights, so that they are copied once."""
+        return self.trainer.state_dict(copied=False) if isinstance(self.trainer, SVI) else self.trainer.state_dict()
 
     def _restore(self, state: State) -> None:
         self.load_weights(state["weights"])
@@ -278,10 +282,15 @@ class Run:
             raise CallbackError(f"callbacks: {name} raised {type(error).__name__} in {where}: {error}") from error
 
 
-def _copied(state: Any) -> Any:
-    """A copy of tensors in dictionaries and lists; ``copy.deepcopy`` takes five times as long."""
+def _copied(state: Any, copies: dict[int, Tensor] | None = None) -> Any:
+    """A copy of tensors in dictionaries and lists, each once; ``copy.deepcopy`` takes five times as long."""
+    copies = {} if copies is None else copies  # by the identity of a tensor
+    if isinstance(state, Tensor):
+        if id(state) not in copies:
+            copies[id(state)] = state.detach().clone()
+        return copies[id(state)]
     if isinstance(state, dict):
-        return {key: _copied(value) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return type(state)(map(_copied, state)) if type(state) in (list, tuple) else copy.deepcopy(state)
-    return state.detach().clone() if isinstance(state, Tensor) else copy.deepcopy(state)
+        return {key: _copied(value, copies) for key, value in state.items()}
+    if type(state) in (list, tuple):
+        return type(state)(_copied(value, copies) for value in state)
+    return state if isinstance(state, (int, float, str, type(None))) else copy.deepcopy(state)

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from pyrovae.files import check_regular, write_whole
 
-__all__ = ["FORMAT", "as_bytes", "read_state", "write_state"]
+__all__ = ["FORMAT", "parts", "read_state", "write_state"]
 
 FORMAT = 1
 SCALARS = (str, int, float, bool, type(None))
+DTYPES = {  # as safetensors calls them
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.complex64: "C64",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
 def write_state(path: str | Path, state: Any) -> None:
@@ -30,15 +33,28 @@ def write_state(path: str | Path, state: Any) -> None:
 
     Raises: TypeError for a value of another type, with its place in the state; OSError that names the file.
     """
-    write_whole(path, as_bytes(state))
+    write_whole(path, parts(state))
 
 
-def as_bytes(state: Any) -> bytes:
-    """The content of the file: each tensor once, under the hash of its content, and the JSON with its hash beside."""
-    tensors: dict[str, Tensor] = {}
-    text = json.dumps(_encoded(state, tensors, "state"))
+def parts(state: Any) -> list[bytes | memoryview]:
+    """The content of the file: each tensor once, under the hash of its content, and the JSON with its hash beside.
+
+    The bytes of a tensor are not copied. ``safetensors.torch.save`` copies them twice, and ``save_file`` leaves a file
+    of another name when it is killed.
+    """
+    encoder = Encoder()
+    text = json.dumps(encoder.encoded(state, "state"))
+    tensors = dict(sorted(encoder.tensors.items(), key=lambda item: -item[1].element_size()))  # each is then aligned
     metadata = {"format": str(FORMAT), "state": text, "sha256": _hash(text.encode())}
-    return safetensors.torch.save(tensors, metadata)
+    header: dict[str, Any] = {"__metadata__": metadata}
+    start = 0
+    for name, tensor in tensors.items():
+        end = start + tensor.nbytes
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 8)
+    return [len(head).to_bytes(8, "little"), head, *(_raw(tensor) for tensor in tensors.values() if tensor.numel())]
 
 
 def read_state(path: str | Path) -> Any:
@@ -65,26 +81,39 @@ def read_state(path: str | Path) -> Any:
         raise ValueError(f"{str(path)!r} cannot be resumed from: {error}") from error
 
 
-def _encoded(value: Any, tensors: dict[str, Tensor], place: str) -> Any:
-    if isinstance(value, Tensor):
+class Encoder:
+    """Tells tensors of a state from everything else, which becomes JSON. Each tensor is hashed once."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}  # by the hash of their content
+        self._names: dict[int, str] = {}  # by the identity of a tensor
+
+    def encoded(self, value: Any, place: str) -> Any:
+        if isinstance(value, Tensor):
+            return {"tensor": self._names.get(id(value)) or self._add(value, place)}
+        if isinstance(value, dict):  # keys may be whole numbers, as those of torch's optimizers are
+            return {
+                "dict": [
+                    [self.encoded(key, place), self.encoded(each, f"{place}[{key!r}]")] for key, each in value.items()
+                ]
+            }
+        if isinstance(value, (list, tuple)):
+            items = [self.encoded(each, f"{place}[{i}]") for i, each in enumerate(value)]
+            return {"tuple": items} if isinstance(value, tuple) else items
+        if not isinstance(value, SCALARS):
+            raise TypeError(
+                f"{place} is of type {type(value).__name__}, which no checkpoint can hold: use tensors, numbers and "
+                f"texts in dictionaries and lists"
+            )
+        return value
+
+    def _add(self, value: Tensor, place: str) -> str:
+        if value.dtype not in DTYPES:
+            raise TypeError(f"{place} is a tensor of {value.dtype}, which no checkpoint can hold")
         tensor = value.detach().cpu().contiguous()
-        name = _hash_of(tensor)
-        tensors.setdefault(name, tensor)
-        return {"tensor": name}
-    if isinstance(value, dict):  # keys may be whole numbers, as those of torch's optimizers are
-        pairs = [
-            [_encoded(key, tensors, place), _encoded(each, tensors, f"{place}[{key!r}]")] for key, each in value.items()
-        ]
-        return {"dict": pairs}
-    if isinstance(value, (list, tuple)):
-        items = [_encoded(each, tensors, f"{place}[{i}]") for i, each in enumerate(value)]
-        return {"tuple": items} if isinstance(value, tuple) else items
-    if not isinstance(value, SCALARS):
-        raise TypeError(
-            f"{place} is of type {type(value).__name__}, which no checkpoint can hold: use tensors, numbers and texts "
-            f"in dictionaries and lists"
-        )
-    return value
+        name = self._names[id(value)] = _hash_of(tensor)
+        self.tensors.setdefault(name, tensor)
+        return name
 
 
 def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -104,11 +133,16 @@ def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 def _hash_of(tensor: Tensor) -> str:
     """Of dtype, shape and content."""
-    head = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
+    return _hash(f"{tensor.dtype} {tuple(tensor.shape)} ".encode(), _raw(tensor))
+
+
+def _raw(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor."""
     flat = tensor.reshape(-1)
     if flat.stride(0) != 1:  # of one number, whose stride torch does not care about
         flat = flat.clone(memory_format=torch.contiguous_format)
-    return _hash(head, flat.view(torch.uint8).numpy().data)
+    raw: memoryview = flat.view(torch.uint8).numpy().data
+    return raw
 
 
 def _hash(*parts: bytes | memoryview) -> str:
