@@ -12,6 +12,7 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
+import safetensors
 import torch
 from torch.utils.data import Dataset
 
@@ -314,6 +315,17 @@ def test_a_checkpoint_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch)
     monkeypatch.undo()
     state = checkpoints.read_state(tmp_path / "run" / "checkpoint.safetensors")["run"]
     assert state["history"]["epoch"] == [1]
+
+
+def test_a_checkpoint_has_each_weight_once(tmp_path):
+    """As the weight of the model and as the parameter of the trainer; Adam has two more numbers for it."""
+    fit(vae := build(), out=tmp_path / "run")
+    state = checkpoints.read_state(tmp_path / "run" / "checkpoint.safetensors")["run"]
+    assert torch.equal(state["weights"]["likelihood.network.layers.0.weight"], vae.likelihood.network.layers[0].weight)
+    with safetensors.safe_open(tmp_path / "run" / "checkpoint.safetensors", "pt") as file:
+        sizes = [file.get_tensor(name).numel() for name in file.keys() if file.get_tensor(name).is_floating_point()]  # noqa: SIM118
+    num_weights = sum(param.numel() for param in vae.parameters())
+    assert 3 * num_weights <= sum(sizes) <= 3 * num_weights + 2 * len(vae.state_dict())
 
 
 def test_what_is_asked_for_is_checked(tmp_path):

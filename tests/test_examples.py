@@ -55,7 +55,7 @@ ROWS: dict[str, tuple[list[str], str]] = {
         ["--out", "conditional.png"],
         "test digits named rightly by the largest log p(x|y): {} of 1",
     ),
-    "benchmarks/checkpoints.py": ([], "cost of a checkpoint every 100 steps: {} %"),
+    "benchmarks/checkpoints.py": ([], "cost of a checkpoint every 100 steps, in processor time: {} % ({} to {} %)"),
     "benchmarks/epochs.py": ([], "seconds per epoch, pyrovae, not compiled over {name}: {}"),
     "benchmarks/likelihood.py": ([], "seconds, pyrovae over {name}: {}"),
     "benchmarks/precision.py": ([], "test ELBO, bfloat16 less float32: {} nats"),
