@@ -201,10 +201,14 @@ def make_optimizers(optim: PyroOptim, params: Iterable[Tensor]) -> None:
             optim.optim_objs[param] = optim._get_optim(param)
             optim.grad_clip[param] = optim._get_grad_clip(param)  # type: ignore[arg-type]  # Pyro's own type is wrong
             name = pyro.get_param_store().param_name(param)
+            each = getattr(optim.optim_objs[param], "optimizer", optim.optim_objs[param])
             if (state := optim._state_waiting_to_be_consumed.pop(name, None)) is not None:
+                own = set(each.param_groups[0])
                 _load_state_dict(optim.optim_objs[param], state)
+                if unknown := set(each.param_groups[0]) - own:
+                    raise ValueError(f"state: {type(each).__name__} has no {min(map(str, unknown))!r}")
             # a scheduler warns where this says that its optimizer has not stepped: another steps in its place
-            getattr(optim.optim_objs[param], "optimizer", optim.optim_objs[param])._opt_called = True
+            each._opt_called = True
 
 
 def without_provenance(x: Tensor) -> Tensor:

@@ -1,24 +1,35 @@
-"""Damaged run folders, reproducible by a seed: bits, truncations, swaps, sizes, dtypes, names, JSON.
+"""Damaged run folders and checkpoints, reproducible by a seed: bits, truncations, swaps, sizes, dtypes, names, JSON.
 
-``python tests/mutations.py 1000`` tries as many and prints how many were refused and how many were harmless.
+``python tests/mutations.py 1000`` gives as many damaged runs to ``pyrovae sample``, and a tenth as many damaged
+checkpoints to ``pyrovae fit --resume``, each in a process of its own. It prints how many were refused and how many were
+harmless, and the most memory and time that one took; a refusal is one line and the exit status 2.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+import safetensors.torch
 import torch
 
 import pyrovae as pv
 from pyrovae import runs
+from pyrovae.cli import main as command_line
+from pyrovae.train import states
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 CANARY = "open('executed', 'w').close()\nclass Part:\n    pass\n"
@@ -218,8 +229,16 @@ def outcome(folder: Path, vae: pv.VAE, config: dict) -> str:
     return "harmless" if same and all(read[name] == config[name] for name in ("model", "data")) else "other numbers"
 
 
-def attempts(num: int, seed: int, folder: Path):
-    """So many damaged runs below a folder, one at a time: what was done to each, and what came of it."""
+MOST_MEGABYTES, MOST_SECONDS = 500, 10  # that a damaged file may take
+CHECKPOINT = "checkpoint.safetensors"
+FIT = "fit x.npy --epochs 3 --hidden 4 --latent-dim 2 --no-compile --quiet --num-samples 5"
+
+
+def attempts(num: int, seed: int, folder: Path, look: Callable[[Path, str], str] = lambda run, result: result):
+    """So many damaged runs below a folder, one at a time: what was done to each, and what came of it.
+
+    ``look`` is given a run and what came of it, and may know better.
+    """
     vae = make_run(folder / "whole")
     config = json.loads((folder / "whole" / CONFIG).read_text())
     (folder / "canary.py").write_text(CANARY)
@@ -232,19 +251,186 @@ def attempts(num: int, seed: int, folder: Path):
             for name in (WEIGHTS, CONFIG)
             if not (folder / "run" / name).is_symlink()
         )
-        yield done, "harmless" if unchanged and done[:7] != "special" else outcome(folder / "run", vae, config)
+        result = "harmless" if unchanged and done[:7] != "special" else outcome(folder / "run", vae, config)
+        yield done, look(folder / "run", result)
         shutil.rmtree(folder / "run")
+
+
+def make_checkpoint(folder: Path) -> None:
+    """``whole``, a run of x.npy that is finished, and ``begun``, the same with the checkpoint of its first epoch."""
+    np.save("x.npy", np.random.default_rng(0).normal(size=(60, 4)))
+    for name, epochs in (("whole", 3), ("begun", 1)):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            command_in_process(f"{FIT} --out {folder / name}".replace("--epochs 3", f"--epochs {epochs}"))
+    config = json.loads((folder / "begun" / CONFIG).read_text())
+    config["fit"]["epochs"], config["training"] = 3, {"finished": False}
+    (folder / "begun" / CONFIG).write_text(json.dumps(config))
+    for name in (WEIGHTS, "metrics.json"):
+        (folder / "begun" / name).unlink()
+
+
+def damage_checkpoint(path: Path, random_: random.Random) -> str:
+    """Damage a checkpoint; one whose JSON is forged has a hash that is right."""
+    raw = path.read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    entries = json.loads(raw[8 : 8 + size])
+    what = random_.choice(("bit", "bit", "block", "cut", "swap", "dtype", "shape", "size", "deep", "value", "value",
+                           "value", "special"))  # fmt: skip
+    place = random_.randrange(len(raw))
+    if what == "bit":
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 1 << random_.randrange(8)]) + raw[place + 1 :])
+    elif what == "block":
+        path.write_bytes(raw[:place] + bytes(min(100, len(raw) - place)) + raw[place + 100 :])
+    elif what == "cut":
+        path.write_bytes(raw[:place])
+    elif what == "special":
+        path.unlink()
+        kind = random_.choice(("pipe", "/dev/zero", "folder"))
+        os.mkfifo(path) if kind == "pipe" else path.mkdir() if kind == "folder" else path.symlink_to(kind)
+        return kind
+    else:
+        one, other = random_.sample([name for name in entries if name != "__metadata__"], 2)
+        text = entries["__metadata__"]["state"]
+        if what == "swap":
+            entries[one], entries[other] = entries[other], entries[one]
+        elif what == "dtype":
+            entries[one]["dtype"] = random_.choice(("I32", "F64", "F8_E4M3"))
+        elif what == "shape":
+            entries[one]["shape"] = random_.choice(([10**12], [2**40, 2**40], [-1], [*entries[one]["shape"], 1, 1]))
+        elif what == "deep":
+            text = random_.choice(("[" * 100_000, '{"dict": [["a", ' * 100_000, "[" * 100_000 + "]" * 100_000))
+        elif what == "value":
+            tree = json.loads(text)
+            places = list(_places(tree))
+            holder, key = random_.choice(places)
+            what = f"value {str(holder[key])[:30]}"
+            holder[key] = random_.choice((*VALUES, {"tensor": one}, {"dict": []}, {"tuple": [1, "a"]}))
+            text = json.dumps(tree)
+        entries["__metadata__"].update(state=text, sha256=states._hash(text))
+        head = json.dumps(entries).encode()
+        length = random_.choice((0, 7, 2**40, 2**63)) if what == "size" else len(head)
+        path.write_bytes(length.to_bytes(8, "little") + head + raw[8 + size :])
+    return what
+
+
+def _places(tree):
+    """Every value in a tree, as what holds it and its key; the values of large lists are few of them."""
+    items = list(tree.items()) if isinstance(tree, dict) else list(enumerate(tree)) if isinstance(tree, list) else []
+    for key, each in items[:40]:
+        yield tree, key
+        yield from _places(each)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and not path.is_symlink()}
+
+
+class Took(NamedTuple):
+    """What a command took, and what it said on stderr."""
+
+    status: int
+    said: str
+    megabytes: float = 0.0
+    seconds: float = 0.0
+
+    def wrong(self) -> str:
+        """What is wrong with it, or nothing."""
+        if self.status == 2 and len(self.said.splitlines()) != 1:
+            return f"said {self.said[-300:]!r}"
+        if self.status not in (0, 2):
+            return f"exit status {self.status}: {self.said[-300:]!r}"
+        if self.megabytes > MOST_MEGABYTES or self.seconds > MOST_SECONDS:
+            return f"took {self.megabytes:.0f} MB and {self.seconds:.1f} s"
+        return ""
+
+
+def resumptions(num: int, seed: int, folder: Path, run: Callable[[str], Took]):
+    """So many damaged checkpoints, resumed by a command: what was done to each, and what came of it."""
+    make_checkpoint(folder)
+    expected = safetensors.torch.load_file(folder / "whole" / WEIGHTS)
+    for number in range(num):
+        shutil.copytree(folder / "begun", folder / "o")
+        done = damage_checkpoint(folder / "o" / CHECKPOINT, random.Random(f"{seed} {number}"))
+        before = files(folder / "o")
+        took = run(f"{FIT} --out {folder / 'o'} --resume")
+        if took.status == 2:
+            after = files(folder / "o")
+            kept = after.get(CHECKPOINT) == before.get(CHECKPOINT) and (done.startswith("value") or after == before)
+            result = "refused" if kept else "refused, and the folder is not what it was"
+        elif took.status == 0:
+            own = safetensors.torch.load_file(folder / "o" / WEIGHTS)
+            same = all(torch.equal(own[name], value) for name, value in expected.items())
+            # nobody can tell a forged number with the right hash
+            result = "harmless" if same else "forged" if done.startswith("value") else "other numbers"
+        else:
+            result = "no refusal"
+        yield done, result if not (wrong := took.wrong()) else f"{result}, {wrong}"
+        shutil.rmtree(folder / "o")
+
+
+def command_in_process(command: str) -> int:
+    try:
+        command_line(command.split())
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    return 0
+
+
+def command_apart(command: str) -> Took:
+    """Run a command in a process of its own, with the most memory that it had, and its seconds."""
+    said = Path("said.txt")
+    number = os.fork()  # all is imported already
+    if not number:
+        status = 1
+        try:
+            signal.alarm(6 * MOST_SECONDS)
+            for stream, name in ((1, os.devnull), (2, str(said))):
+                os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), stream)
+            status = command_in_process(command)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    _, status, used = os.wait4(number, 0)
+    seconds = used.ru_utime + used.ru_stime  # of the processor: other processes do not count
+    return Took(os.waitstatus_to_exitcode(status), said.read_text(), used.ru_maxrss / 1e3, seconds)
 
 
 def main(num: int) -> None:
     counts: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        for done, result in attempts(num, 0, Path(folder)):
-            counts[result] += 1
-            if result not in ("refused", "harmless"):
-                print(f"{done}: {result}")
-        print(dict(counts), "code was executed" if Path("executed").exists() else "no code was executed")
+    took: list[Took] = []
+
+    def run(command: str) -> Took:
+        each = command_apart(command)
+        took.append(each._replace(megabytes=each.megabytes - nothing))
+        return took[-1]
+
+    def look(folder: Path, result: str) -> str:
+        each = run(f"sample {folder} --out {folder.parent / 'samples.npy'} --overwrite")
+        expected = {"refused": 2, "harmless": 0}.get(result)
+        return result if each.status == expected and not each.wrong() else f"{result}; sample {each.wrong() or each}"
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        os.chdir(name)
+        nothing = command_apart("--version").megabytes  # of a process that has imported all
+        for kind, all_of in (
+            ("runs", attempts(num, 0, Path(name) / "a", look)),
+            ("checkpoints", resumptions(max(num // 10, 20), 0, Path(name) / "b", run)),
+        ):
+            counts.clear()
+            took.clear()
+            (Path(name) / "ab"[kind == "checkpoints"]).mkdir()
+            for done, result in all_of:
+                counts[result] += 1
+                if result not in ("refused", "harmless", "forged"):
+                    print(f"{done}: {result}", flush=True)
+            most = max(each.megabytes for each in took), max(each.seconds for each in took)
+            print(f"{kind}: {dict(counts)}; the most that one took: {most[0]:.0f} MB, {most[1]:.1f} s", flush=True)
+        print("code was executed" if any(Path(name).rglob("executed")) else "no code was executed")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 import pytest
 import safetensors.torch
 import torch
-from mutations import attempts, make_run, sign
+from mutations import Took, attempts, command_in_process, make_run, resumptions, sign
 
 import pyrovae as pv
 from pyrovae import build
@@ -194,3 +194,16 @@ def test_damaged_runs_are_refused_run_no_code_and_give_no_other_numbers(tmp_path
     assert bad == []
     assert not (tmp_path / "executed").exists()
     assert "canary" not in sys.modules
+
+
+def test_damaged_checkpoints_are_refused_in_one_line_and_stay(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def run(command):
+        capsys.readouterr()
+        return Took(command_in_process(command), capsys.readouterr().err)
+
+    fine = ("refused", "harmless", "forged")
+    bad = [f"{done}: {result}" for done, result in resumptions(12, 0, tmp_path, run) if result not in fine]
+    assert bad == []
+    assert not any(tmp_path.rglob("executed"))

@@ -1,6 +1,10 @@
 """Commands that are killed at a bad moment, or meet another one: nothing is lost, and --resume ends what was begun."""
 
+import ctypes
 import os
+import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import pyrovae, read
+from kills import content
+from test_cli import pyrovae, read, tree
 
 import pyrovae as pv
 from pyrovae import runs
@@ -51,18 +56,6 @@ def killed(command, where):
     code, environment = KILLED.format(where=where), {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code, *command.split()], capture_output=True, env=environment)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
-
-
-def content(run):
-    """What must be equal of two runs."""
-    history = (run / "history.csv").read_text().splitlines()
-    config = read(run / "config.json")
-    return (
-        (run / "model.safetensors").read_bytes(),
-        [line.rpartition(",")[0] for line in history],
-        read(run / "metrics.json"),
-        {name: config[name] for name in ("data", "fit", "model")},
-    )
 
 
 WHERE = {
@@ -243,3 +236,67 @@ def test_a_full_disk_names_the_file(here, monkeypatch):
         pv.train.write_history({"epoch": [1]}, here / "history.csv")
     assert (here / "history.csv").read_text() == "old"
     assert sorted(os.listdir(here)) == ["history.csv", "x.npy"]
+
+
+def limited():
+    """No file can have more than 4,000 bytes; a disk that is full ends a write in the same place."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
+
+
+def unprivileged():
+    """A folder that is read-only is so for root too."""
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
+
+
+LARGE, DENIED = "cannot be written: File too large", "cannot be written: Permission denied"
+FAULTS = {
+    "a new run on a full disk": (limited, f"{FIT} --out new", f"'new/checkpoint.safetensors' {LARGE}"),
+    "an old run on a full disk": (limited, f"{FIT} --seed 1 --out o --overwrite", f"checkpoint.safetensors' {LARGE}"),
+    "draws on a full disk": (limited, "sample o --out x.npy --overwrite", f"'x.npy' {LARGE}"),
+    "an old run in a read-only folder": (unprivileged, f"{FIT} --seed 1 --out o --overwrite", DENIED),
+    "codes in a read-only folder": (unprivileged, "encode o", f"'o/codes.npy' {DENIED}"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "o"
+    assert pyrovae(f"{FIT} --out {out}") == 0
+    return out
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_command_that_cannot_write_names_the_file_and_leaves_what_was_there(fault, here, finished):
+    before, command, said = FAULTS[fault]
+    shutil.copytree(finished, here / "o")
+    (here / "o/precious.txt").write_text("mine")
+    was = tree(here)
+    for folder in (here, here / "o"):
+        folder.chmod(0o555 if before is unprivileged else 0o755)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-m", "pyrovae", *command.split()]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, preexec_fn=before)
+    for folder in (here, here / "o"):
+        folder.chmod(0o755)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert re.search(said, done.stderr), done.stderr
+    assert tree(here) == was
+
+
+def test_two_processes_on_one_folder(here):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-m", "pyrovae", *f"{FIT} --out o --resume".split()]
+    each = [subprocess.Popen(words, stdout=-1, stderr=-1, text=True, env=environment) for _ in range(2)]
+    ends = sorted((process.wait(), process.stderr.read()) for process in each)
+    assert ends[0] == (0, "")
+    assert ends[1][0] in (0, 2)
+    assert ends[1][0] == 0 or re.fullmatch(r"pyrovae: error: 'o' is being written by another .*\n", ends[1][1])
+    pv.load(here / "o")
+    assert read(here / "o/metrics.json")
+
+
+def test_runs_killed_by_chance():
+    """Three priors, killed at random moments or while they write; ``python tests/kills.py 30`` kills more of them."""
+    words = [sys.executable, str(ROOT / "tests/kills.py"), "3", "--only", "fit", "--seed", "2"]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stdout + done.stderr

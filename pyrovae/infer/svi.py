@@ -237,7 +237,10 @@ class SVI(pyro.infer.SVI):
             model = poutine.trace(poutine.replay(self.model, trace=guide)).get_trace(*call.args, **call.kwargs)
         nodes: Any = [*guide.nodes.items(), *model.nodes.items()]
         self._names |= {name for name, node in nodes if node["type"] == "param"}
-        self._load(state)
+        try:
+            self._load(state)
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"state: it has no state of this optimizer: {error!r}") from error
 
     def _rehearse(self, what: str, call: Arguments, count: int, compiled: bool) -> None:
         """Bring a call to where it was when the state was saved, compiled or not, and undo its effects."""

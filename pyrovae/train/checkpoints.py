@@ -87,7 +87,8 @@ class Checkpoint(Callback):
             if run.processes is not None:
                 state = run.processes.object_of_first(state)
             if state is not None:
-                run.load_state_dict(state)
+                with self._refusing_others():
+                    run.load_state_dict(state)
             if is_first:
                 self._begin(run)
                 self._writer = stack.enter_context(ThreadPoolExecutor(1))
@@ -135,11 +136,21 @@ class Checkpoint(Callback):
         remove_partial(self.folder, FILES)
         if path.exists():
             state = read_state(path)
-            check_identity(state["identity"], self._identity, str(self.folder))
-            return state["run"]
+            with self._refusing_others():
+                check_identity(state["identity"], self._identity, str(self.folder))
+                return state["run"]
         if (self.folder / "model.safetensors").exists():
             raise FileExistsError(f"out: {str(self.folder)!r} has a model and no checkpoint to resume from")
         return None
+
+    @contextmanager
+    def _refusing_others(self) -> Iterator[None]:
+        """One line for a checkpoint whose values are not those of a run."""
+        try:
+            yield
+        except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            path = str(self.folder / CHECKPOINT)
+            raise ValueError(f"{path!r} cannot be resumed from: it has no state of a run: {error!r}") from error
 
     def _begin(self, run: Run) -> None:
         path, config = self.folder / CHECKPOINT, self.folder / "config.json"
