@@ -96,6 +96,7 @@ class Kind:
             with out.with_suffix(".log").open("ab", 0) as log:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may ignore it
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
             self.run(out, resume)
             status = 0
