@@ -148,7 +148,7 @@ class Checkpoint(Callback):
         """One line for a checkpoint whose values are not those of a run."""
         try:
             yield
-        except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError) as error:
             path = str(self.folder / CHECKPOINT)
             raise ValueError(f"{path!r} cannot be resumed from: it has no state of a run: {error!r}") from error
 
