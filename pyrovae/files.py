@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,21 @@ __all__ = ["MAX_JSON_BYTES", "check_regular", "read_json", "size_text", "write_t
 MAX_JSON_BYTES = 4 << 20
 
 
-def write_whole(path: str | Path, data: bytes) -> None:
+def write_whole(path: str | Path, data: bytes | Iterable[bytes]) -> None:
     """Write a file that is there completely or not at all, also after a power cut.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name in one step.
 
     Args:
         path: The file; its folder exists. A file that is there already is replaced.
-        data: All of its content.
+        data: All of its content, or parts of it one after the other.
 
     Raises: OSError that names the file; what was at ``path`` before is still there.
     """
     write_together({Path(path): data})
 
 
-def write_together(contents: Mapping[Path, bytes]) -> None:
+def write_together(contents: Mapping[Path, bytes | Iterable[bytes]]) -> None:
     """:func:`write_whole` of several files: none takes its name before all of them are on the disk."""
     partials: dict[Path, Path] = {}
     path = Path()
@@ -39,7 +39,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
         for path, data in contents.items():
             partials[path] = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
             with partials[path].open("xb") as file:
-                file.write(data)
+                file.writelines([data] if isinstance(data, bytes) else data)
                 file.flush()
                 os.fsync(file.fileno())
         for path, partial in partials.items():
