@@ -94,6 +94,7 @@ def read_run(run: Path) -> dict[str, Any]:
         check_standardization(where, config)
         if config["data"].get("statistics") is not None:
             check_section(f"{where}: statistics", config["data"]["statistics"], STATISTICS, tuple(STATISTICS))
+            check_classes(where, config)
     if config.get("fit") is not None and not isinstance(config["fit"], dict):
         raise ValueError(f"{where}: fit must be a dictionary of options, got {type(config['fit']).__name__}")
     return config
@@ -113,6 +114,13 @@ def check_standardization(where: str, config: dict[str, Any]) -> None:
     for name, values in saved.items():
         if len(values) != width:
             raise ValueError(f"{where}: standardization: {name} must have {width} numbers, got {len(values)}")
+
+
+def check_classes(where: str, config: dict[str, Any]) -> None:
+    """ValueError where the data have more classes than the model."""
+    high, num_classes = config["data"]["statistics"]["high"], (config["model"] or {}).get("num_classes")
+    if num_classes is not None and not high < num_classes:
+        raise ValueError(f"{where}: statistics: high must be below {num_classes}, the classes of the model, got {high}")
 
 
 def read_history(path: Path) -> History:
