@@ -2,10 +2,10 @@
 
 A sparse file of 20 GB of zeros, which takes no space on the disk, is trained on until the middle of an epoch. Another
 process resumes the run. Its seconds are those until the end of its first step: of the whole process, imports included,
-and of reading the split and of ``fit`` alone, with their CPU seconds. Memory is the most that was resident while it took
-more steps, and the part of it that is not of files (RssAnon). Then epochs of 50,000 rows of 784 numbers alternate
-between a tensor, a file of float32 and a file of uint8, in one process. The file of zeros needs no disk, so that its
-seconds say nothing of a disk.
+and of reading the split and of ``fit`` alone, with their CPU seconds. Memory is the most that was resident, steps after
+the first included, and the part of it that is not of files (RssAnon). Then epochs of 50,000 rows of 784 numbers
+alternate between a tensor, a file of float32 and a file of uint8, in one process. The file of zeros needs no disk, so
+that its seconds say nothing of a disk.
 
     python examples/benchmarks/memory_mapped.py [--gigabytes 20] [--rounds 5] [--write] [--smoke]
 """

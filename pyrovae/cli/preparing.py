@@ -220,7 +220,7 @@ def _load(name: str, options: dict[str, Any], folder: Path | None) -> tuple[Data
     missing, data_dir = options["missing"], options["data_dir"]
     on_disk = pv.data.exceeds_memory(Path(name)) if on_disk is None and name not in pv.data.NAMES else bool(on_disk)
     dataset = pv.data.load(name, data_dir, binarize, options["seed"], missing=missing, dtype=None, on_disk=on_disk)
-    dataset = _measured(dataset, folder)
+    dataset = _measured(dataset, folder, options["quiet"])
     values = [_values(x) for x in (dataset.train, dataset.val, dataset.test)]
     if likelihood is None:
         binary, unit = all(each.binary for each in values), all(each.unit for each in values)
@@ -250,13 +250,14 @@ def _values(x: Tensor | OnDisk) -> _Values:
     return _Values(bool(((x == 0) | (x == 1)).all()), bool(((x >= 0) & (x <= 1)).all()))
 
 
-def _measured(dataset: Data, folder: Path | None) -> Data:
+def _measured(dataset: Data, folder: Path | None, quiet: bool) -> Data:
     """The data with the statistics of rows on the disk, measured now or before the run in ``folder`` was cut short."""
     if not isinstance(dataset.train, OnDisk):
         return dataset
     if folder is not None and (folder / "config.json").exists():
         return runs.with_statistics(dataset, runs.read_run(folder))
-    click.echo(f"reading {len(dataset.train):,} rows of {dataset.name} once, for their range and standard deviations")
+    if not quiet:
+        click.echo(f"reading {len(dataset.train):,} rows of {dataset.name} once: their range and standard deviations")
     dataset.train.statistics()
     return dataset
 
