@@ -383,6 +383,17 @@ def test_shards_that_fit_are_read_into_memory(folder: Path, tmp_path: Path) -> N
         pv.data.load(folder, max_bytes=10_000)
 
 
+def test_files_that_only_memory_can_hold_do_not_stay_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "x.npy", X)
+    write(tmp_path / "columns.npy", np.asfortranarray(X))
+    (tmp_path / "x.csv").write_text("1,2")
+    monkeypatch.setattr(shards, "half_of_memory", lambda: 100)
+    found = {name: pv.data.exceeds_memory(tmp_path / name) for name in ("x.npy", "columns.npy", "x.csv", "nothing")}
+    assert found == {"x.npy": True, "columns.npy": False, "x.csv": False, "nothing": False}
+
+
 OPTIONS = "--epochs 2 --hidden 8 --latent-dim 2 --num-samples 5 --quiet --no-compile"
 
 

@@ -75,6 +75,7 @@ def train(path: str, out: str, until: int, began: float) -> None:
     """Train, or go on, until a step; print what was measured."""
     memory, stop, start, imported = Memory(), Stop(until), time.time(), time.process_time()
     memory.start()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background ignores
     torch.manual_seed(0)
     data = pv.data.load(path, on_disk=True)
     vae = pv.build_vae((WIDTH,), 4, likelihood="normal", hidden=(16,))
@@ -92,13 +93,14 @@ def in_process(*args: object) -> dict[str, float]:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def resumed(folder: Path, num_bytes: int) -> tuple[int, dict[str, float], dict[str, float]]:
+def resumed(folder: Path, num_bytes: int, done: float) -> tuple[int, dict[str, float], dict[str, float]]:
     """A run that is ended in the middle of an epoch, and what goes on with it."""
     path = folder / "zeros.npy"
     sparse_file(path, num_bytes)
     steps = len(pv.data.load(path, on_disk=True).train) // LARGE_BATCH
-    first = in_process(path, folder / "run", steps // 2)
-    second = in_process(path, folder / "run", steps // 2 + min(2000, steps // 4))
+    until = int(done * steps)
+    first = in_process(path, folder / "run", until)
+    second = in_process(path, folder / "run", until + min(300, steps // 4))
     path.unlink()
     return steps, first, second
 
@@ -113,13 +115,14 @@ def seconds_of_an_epoch(data: torch.Tensor | pv.data.OnDisk, compiled: bool) -> 
 def main() -> None:
     parser = bench.arguments("Data that do not fit in memory.", rounds=5)
     parser.add_argument("--gigabytes", type=float, default=20.0)
+    parser.add_argument("--done", type=float, default=0.5, help="share of an epoch that is done before")
     args = bench.parse(parser)
     torch.set_num_threads(args.threads)
     num_bytes, num_rows = (20_000_000, 2000) if args.smoke else (int(args.gigabytes * 1e9), 50_000)
     with tempfile.TemporaryDirectory() as name:
-        steps, first, second = resumed(Path(name), num_bytes)
+        steps, first, second = resumed(Path(name), num_bytes, args.done)
         rows = [
-            [f"begun, until step {steps // 2:,} of {steps:,}", *_cells(first)],
+            [f"begun, until step {int(args.done * steps):,} of {steps:,}", *_cells(first)],
             [f"resumed at step {second['at']:,.0f}", *_cells(second)],
         ]
         columns = ["run", "s to its first step", "without imports", "CPU s", "GB resident", "GB without files"]

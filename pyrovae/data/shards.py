@@ -115,7 +115,10 @@ def exceeds_memory(path: Path) -> bool:
     """Whether a ``.npy`` file, or a folder of them, has rows that take more than half of the machine's memory."""
     if not (is_shards(path) if path.is_dir() else path.is_file() and path.suffix.lower() == ".npy"):
         return False
-    shards = Shards(shard_paths(path))
+    try:
+        shards = Shards(shard_paths(path))
+    except ValueError:  # such as contiguous columns, which can be held in memory
+        return False
     return shards.num_rows * max(shards.row_bytes, 4 * math.prod(shards.row_shape)) > half_of_memory()
 
 
