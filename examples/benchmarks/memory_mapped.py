@@ -75,6 +75,7 @@ def train(path: str, out: str, until: int, began: float) -> None:
     """Train, or go on, until a step; print what was measured."""
     memory, stop, start, imported = Memory(), Stop(until), time.time(), time.process_time()
     memory.start()
+    torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background ignores
     torch.manual_seed(0)
     data = pv.data.load(path, on_disk=True)
