@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ __all__ = ["MAX_JSON_BYTES", "check_regular", "read_json", "size_text", "write_t
 MAX_JSON_BYTES = 4 << 20
 
 
-def write_whole(path: str | Path, data: bytes | Sequence[bytes | memoryview]) -> None:
+def write_whole(path: str | Path, data: bytes | Iterable[bytes | memoryview]) -> None:
     """Write a file that is there completely or not at all, also after a power cut.
 
     The bytes go to a temporary file in the same folder, are flushed to the disk, and take the name in one step.
@@ -31,7 +31,7 @@ def write_whole(path: str | Path, data: bytes | Sequence[bytes | memoryview]) ->
     write_together({Path(path): data})
 
 
-def write_together(contents: Mapping[Path, bytes | Sequence[bytes | memoryview]]) -> None:
+def write_together(contents: Mapping[Path, bytes | Iterable[bytes | memoryview]]) -> None:
     """:func:`write_whole` of several files: none takes its name before all of them are on the disk."""
     partials: dict[Path, Path] = {}
     path = Path()

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from torch import Tensor
 
 from pyrovae import plots
 from pyrovae.build import load, read_config
-from pyrovae.data import Data, Standardization, binarized, rows
+from pyrovae.data import Data, OnDisk, Standardization, Statistics, binarized, exceeds_memory, rows
 from pyrovae.files import read_json, write_whole
 from pyrovae.rows import Rows, data_of, moved
 from pyrovae.schema import Kind, check_section, flag, listed, number, one_of, optional, text, whole
@@ -35,20 +37,25 @@ from pyrovae.vae import VAE
 __all__ = [
     "check_data",
     "check_width",
+    "data_batches",
     "data_rows",
     "device",
     "held_out",
     "importing_from_here",
     "load_run",
     "new_file",
+    "on_disk",
+    "on_disk_section",
     "picture",
     "read_comparison",
     "read_history",
     "read_run",
     "save_array",
     "save_bytes",
+    "save_parts",
     "source",
     "standardization",
+    "with_statistics",
     "write_figures",
     "write_json",
 ]
@@ -62,7 +69,11 @@ DATA: dict[str, Kind] = {
     "missing": flag,
     "sha256": optional(text),
     "standardization": lambda value: None if value is None or isinstance(value, dict) else "a dictionary, or None",
+    "on_disk": flag,
+    "statistics": lambda value: None if value is None or isinstance(value, dict) else "a dictionary, or None",
 }
+# the section statistics of data on the disk; those of the columns are the section standardization
+STATISTICS: dict[str, Kind] = {"low": number(), "high": number(), "binary": flag, "num_missing": whole(0, 2**63 - 1)}
 
 
 def load_run(run: Path, device_name: str, trust: bool = False) -> tuple[VAE, dict[str, Any]]:
@@ -81,6 +92,9 @@ def read_run(run: Path) -> dict[str, Any]:
     if config.get("data") is not None:
         check_section(f"{where}: data", config["data"], DATA, ())
         check_standardization(where, config)
+        if config["data"].get("statistics") is not None:
+            check_section(f"{where}: statistics", config["data"]["statistics"], STATISTICS, tuple(STATISTICS))
+            check_classes(where, config)
     if config.get("fit") is not None and not isinstance(config["fit"], dict):
         raise ValueError(f"{where}: fit must be a dictionary of options, got {type(config['fit']).__name__}")
     return config
@@ -100,6 +114,13 @@ def check_standardization(where: str, config: dict[str, Any]) -> None:
     for name, values in saved.items():
         if len(values) != width:
             raise ValueError(f"{where}: standardization: {name} must have {width} numbers, got {len(values)}")
+
+
+def check_classes(where: str, config: dict[str, Any]) -> None:
+    """ValueError where the data have more classes than the model."""
+    high, num_classes = config["data"]["statistics"]["high"], (config["model"] or {}).get("num_classes")
+    if num_classes is not None and not high < num_classes:
+        raise ValueError(f"{where}: statistics: high must be below {num_classes}, the classes of the model, got {high}")
 
 
 def read_history(path: Path) -> History:
@@ -137,6 +158,29 @@ def standardization(config: dict[str, Any]) -> Standardization | None:
     return Standardization(*(torch.tensor(saved[name], dtype=torch.float64) for name in ("loc", "scale")))
 
 
+def on_disk(config: dict[str, Any]) -> bool:
+    """Whether the training data of a run stay on the disk."""
+    return bool((config.get("data") or {}).get("on_disk"))
+
+
+def on_disk_section(dataset: Data) -> dict[str, Any]:
+    """What a run says of data that stay on the disk, so that their statistics are measured once."""
+    if not isinstance(dataset.train, OnDisk):
+        return {}
+    statistics = dataset.train.statistics()
+    return {"on_disk": True, "statistics": {name: getattr(statistics, name) for name in STATISTICS}}
+
+
+def with_statistics(dataset: Data, config: dict[str, Any]) -> Data:
+    """Data on the disk with the statistics that a run has of them."""
+    saved = (config.get("data") or {}).get("statistics")
+    if saved is None or not isinstance(dataset.train, OnDisk):
+        return dataset
+    columns = standardization(config) or Standardization(torch.zeros(1), torch.ones(1))  # the latter is not read
+    statistics = Statistics(**{name: saved[name] for name in STATISTICS}, standardization=columns)
+    return replace(dataset, train=dataset.train.with_statistics(statistics))
+
+
 def check_data(run: Path, config: dict[str, Any], dataset: Data) -> None:
     """ValueError where the data, or their splits, are not those that a run was trained on; a run of before may be."""
     saved = config["data"].get("sha256")
@@ -150,6 +194,11 @@ def check_data(run: Path, config: dict[str, Any], dataset: Data) -> None:
 def data_rows(run: Path, config: dict[str, Any], data: str | None = None) -> Tensor:
     """Every row of ``data``, or of a run's own data, as its model takes them: binarised or standardised."""
     own = source(run, config)
+    if data is None and on_disk(config):
+        raise ValueError(
+            f"the data {own['name']!r} of run {str(run)!r} are not held in memory, and this command takes them whole: "
+            f"give DATA, a file with some of the rows"
+        )
     x = rows(data or own["name"], own["data_dir"], None, own["seed"], own["missing"], dtype=None)
     check_width(run, config, x)  # before their values
     if own["binarize"] is not None:
@@ -158,13 +207,39 @@ def data_rows(run: Path, config: dict[str, Any], data: str | None = None) -> Ten
     return (x if standardized is None else standardized(x)).float()
 
 
+def data_batches(
+    run: Path, config: dict[str, Any], data: str | None, size: int, check: Callable[[Tensor], None]
+) -> tuple[int, Iterator[Tensor]]:
+    """The number of rows of :func:`data_rows`, and the rows in batches; rows on the disk are checked when read."""
+    own = source(run, config)
+    path = Path(data or own["name"])
+    if not (on_disk(config) if data is None else exceeds_memory(path)):
+        x = data_rows(run, config, data)
+        check(x)
+        return len(x), iter(x.split(size))
+    stored = OnDisk(path, missing=own["missing"])
+    check_width(run, config, stored)
+    if (standardized := standardization(config)) is not None:
+        stored = stored.standardize(standardized)
+    return len(stored), _drawn(stored.batches(size, shuffle=False), own, check)
+
+
+def _drawn(batches: Iterable[Rows], own: dict[str, Any], check: Callable[[Tensor], None]) -> Iterator[Tensor]:
+    """The rows of batches, binarised if those of the run were, and checked."""
+    generator = torch.Generator().manual_seed(own["seed"])
+    for x in map(data_of, batches):
+        drawn = x if own["binarize"] is None else torch.bernoulli(x, generator=generator)
+        check(drawn)
+        yield drawn
+
+
 def held_out(vae: VAE, dataset: Data) -> Rows:
     """The test set as the model takes it, with its labels or without, where the model is."""
     return moved(dataset.labelled("test") if vae.num_labels else dataset.test, next(vae.parameters()))
 
 
-def check_width(run: Path, config: dict[str, Any], x: Tensor) -> None:
-    got, expected = x[0].numel(), math.prod(config["model"]["event_shape"])
+def check_width(run: Path, config: dict[str, Any], x: Tensor | OnDisk) -> None:
+    got, expected = math.prod(x.shape[1:]), math.prod(config["model"]["event_shape"])
     if got != expected:
         raise ValueError(f"data has {got} values per row, the model of {str(run)!r} takes {expected}")
 
@@ -207,9 +282,18 @@ def new_file(path: Path, overwrite: bool, suffix: str | None = None) -> Path:
 
 
 def save_array(path: Path, x: Tensor) -> None:
-    content = io.BytesIO()
-    np.save(content, x.numpy())
-    write_whole(path, content.getvalue())
+    save_parts(path, len(x), iter([x]))
+
+
+def save_parts(path: Path, num_rows: int, parts: Iterator[Tensor]) -> None:
+    """Tensors of so many rows in all as one ``.npy`` file, without all of them in memory."""
+    first = next(parts)
+    header = io.BytesIO()
+    dtype = np.lib.format.dtype_to_descr(first.numpy().dtype)
+    shape = (num_rows, *first.shape[1:])
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    rest = (part.contiguous().numpy().tobytes() for part in itertools.chain([first], parts))
+    write_whole(path, itertools.chain([header.getvalue()], rest))
 
 
 def save_bytes(path: Path, content: bytes) -> None:

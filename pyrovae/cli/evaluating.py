@@ -61,8 +61,9 @@ def evaluate(
     """
     vae, config = runs.load_run(run, device, trust)
     source = runs.source(run, config)
-    dataset = pv.data.load(**source, dtype=None)
-    runs.check_width(run, config, dataset.train)
+    dataset = pv.data.load(**source, dtype=None, on_disk=runs.on_disk(config))
+    dataset = runs.with_statistics(dataset, config)
+    runs.check_width(run, config, dataset.val)
     if (standardization := runs.standardization(config)) is not None:
         dataset = dataset.standardize(standardization)
     dataset = dataset.to(torch.float32)

@@ -156,6 +156,12 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
     help="Bring each column to mean 0 and standard deviation 1.  [default: for tables of reals under a normal or "
     "laplace likelihood]",
 )
+@click.option(
+    "--on-disk/--in-memory",
+    default=None,
+    help="Read the rows of a .npy file, or of a folder of them, in blocks while training.  [default: where they take "
+    "more than half of the machine's memory]",
+)
 @click.option("--clip-norm", type=click.FloatRange(0, min_open=True), help="Largest norm of the gradient of a step.")
 @click.option(
     "--compile/--no-compile",
@@ -202,7 +208,8 @@ def fit(ctx: click.Context, data: str, out: Path, overwrite: bool, resume: bool,
     """Train a VAE on DATA and leave a run in --out.
 
     DATA is digits, mnist, fashion-mnist or patches (of photographs), or a file of your own (.npy, .npz, .csv, .pt, one
-    row per datum), or a folder of images. What was cut short goes on with the same command and --resume.
+    row per datum), or a folder of images or of .npy files. What was cut short goes on with the same command and
+    --resume.
 
     \b
     pyrovae fit digits --out runs/digits
@@ -218,7 +225,7 @@ def fit(ctx: click.Context, data: str, out: Path, overwrite: bool, resume: bool,
     with ExitStack() as stack:
         with agreed(processes):
             place = stack.enter_context(new_place(out, overwrite, resume, "run", read_config))
-            prepared = prepare(data, options)
+            prepared = prepare(data, options, folder=place.folder)
             finished = is_finished(place.folder) and (place.folder / "metrics.json").exists()
             check_same(place.folder, data, options, prepared)
         if finished:

@@ -19,7 +19,7 @@ from pyrovae.build import LIKELIHOODS, by_name_or_path, name_and_options, usual_
 from pyrovae.cli.errors import explained
 from pyrovae.cli.loggers import loggers
 from pyrovae.cli.reporting import measure
-from pyrovae.data import Data
+from pyrovae.data import Data, OnDisk
 from pyrovae.likelihoods import Likelihood
 from pyrovae.places import Place
 from pyrovae.train import History
@@ -69,14 +69,17 @@ class Prepared(NamedTuple):
     epochs: int
 
 
-def prepare(data: str, options: dict[str, Any], weights_seed: int | None = None) -> Prepared:
+def prepare(
+    data: str, options: dict[str, Any], weights_seed: int | None = None, folder: Path | None = None
+) -> Prepared:
     """Seed torch, read the data and build the model: whatever is wrong with the options is wrong here.
 
-    ``weights_seed`` is that of the weights where they are not to be those of the run.
+    ``weights_seed`` is that of the weights where they are not to be those of the run. A run that was begun in
+    ``folder`` has the statistics of data on the disk, which are then not measured again.
     """
     torch.manual_seed(options["seed"])
     device = runs.device(options["device"])
-    dataset, likelihood, binarize = _load(data, options)
+    dataset, likelihood, binarize = _load(data, options, folder)
     epochs = options["epochs"] or EPOCHS.get(data, 100)
     optimizer(options, dataset, epochs)
     if weights_seed is not None:
@@ -96,7 +99,7 @@ def prepare(data: str, options: dict[str, Any], weights_seed: int | None = None)
             network=options["network"],
             num_classes=_num_classes(dataset, likelihood),
             num_components=options["num_components"],
-            inputs=dataset.train,
+            inputs=dataset.in_memory,
             num_data=len(dataset.train),
             norm=options["norm"],
             dropout=options["dropout"],
@@ -173,6 +176,7 @@ def run_config(data: str, options: dict[str, Any], prepared: Prepared) -> dict[s
             "data_dir": options["data_dir"],
             "standardization": None if standardization is None else standardization.as_lists(),
             "sha256": prepared.dataset.sha256(),
+            **runs.on_disk_section(prepared.dataset),
         },
         "fit": {
             **{name: value for name, value in options.items() if name not in ("quiet", "log")},
@@ -180,6 +184,7 @@ def run_config(data: str, options: dict[str, Any], prepared: Prepared) -> dict[s
             "epochs": prepared.epochs,
             "likelihood": prepared.likelihood,
             "standardize": standardization is not None,
+            "on_disk": isinstance(prepared.dataset.train, OnDisk),
         },
     }
 
@@ -201,9 +206,9 @@ def check_same(folder: Path, data: str, options: dict[str, Any], prepared: Prepa
             )
 
 
-def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
+def _load(name: str, options: dict[str, Any], folder: Path | None) -> tuple[Data, str, str | None]:
     """The data, and what likelihood and binarisation stand for where they are not given."""
-    likelihood, binarize = options["likelihood"], options["binarize"]
+    likelihood, binarize, on_disk = options["likelihood"], options["binarize"], options["on_disk"]
     if options["data_dir"] is not None and name not in DOWNLOADED:
         raise ValueError(f"--data-dir is for {' and '.join(DOWNLOADED)}, and the data are {name}: leave it out")
     if likelihood is not None:
@@ -212,20 +217,49 @@ def _load(name: str, options: dict[str, Any]) -> tuple[Data, str, str | None]:
     if binarize is None and name in GREY and likelihood in (None, "bernoulli"):
         binarize = "dynamic"
     binarize = None if binarize == "none" else binarize
-    dataset = pv.data.load(name, options["data_dir"], binarize, options["seed"], missing=options["missing"], dtype=None)
-    splits = [x[~x.isnan()] for x in (dataset.train, dataset.val, dataset.test)]
+    missing, data_dir = options["missing"], options["data_dir"]
+    on_disk = pv.data.exceeds_memory(Path(name)) if on_disk is None and name not in pv.data.NAMES else bool(on_disk)
+    dataset = pv.data.load(name, data_dir, binarize, options["seed"], missing=missing, dtype=None, on_disk=on_disk)
+    dataset = _measured(dataset, folder, options["quiet"])
+    values = [_values(x) for x in (dataset.train, dataset.val, dataset.test)]
     if likelihood is None:
-        binary = all(bool(((x == 0) | (x == 1)).all()) for x in splits)
-        unit = all(bool(((x >= 0) & (x <= 1)).all()) for x in splits)
+        binary, unit = all(each.binary for each in values), all(each.unit for each in values)
         likelihood = "bernoulli" if binary or binarize else "continuous-bernoulli" if unit else "normal"
     standardize = options["standardize"]
     if standardize and not _is_real(likelihood):
         raise ValueError(f"--standardize is of real data, got likelihood {likelihood!r}")
     if standardize is None:
-        unit = bool(((splits[0] >= 0) & (splits[0] <= 1)).all())
-        standardize = dataset.image_shape is None and not unit and likelihood.partition(":")[0] in ("normal", "laplace")
+        is_real = likelihood.partition(":")[0] in ("normal", "laplace")
+        standardize = dataset.image_shape is None and not values[0].unit and is_real
     dataset = dataset.standardize() if standardize else dataset  # before the rows are rounded
     return dataset.to(torch.float32), likelihood, binarize
+
+
+class _Values(NamedTuple):
+    """Whether all values that are not missing are 0 or 1, and whether all are in [0, 1]."""
+
+    binary: bool
+    unit: bool
+
+
+def _values(x: Tensor | OnDisk) -> _Values:
+    if isinstance(x, OnDisk):
+        low, high, binary, *_ = x.statistics()
+        return _Values(binary, low >= 0 and high <= 1)
+    x = x[~x.isnan()]
+    return _Values(bool(((x == 0) | (x == 1)).all()), bool(((x >= 0) & (x <= 1)).all()))
+
+
+def _measured(dataset: Data, folder: Path | None, quiet: bool) -> Data:
+    """The data with the statistics of rows on the disk, measured now or before the run in ``folder`` was cut short."""
+    if not isinstance(dataset.train, OnDisk):
+        return dataset
+    if folder is not None and (folder / "config.json").exists():
+        return runs.with_statistics(dataset, runs.read_run(folder))
+    if not quiet:
+        click.echo(f"reading {len(dataset.train):,} rows of {dataset.name} once: their range and standard deviations")
+    dataset.train.statistics()
+    return dataset
 
 
 def _is_real(likelihood: str) -> bool:
@@ -257,7 +291,7 @@ def _check_corruption(corrupt: str | None, vae: VAE, dataset: Data) -> None:
     """Refuse a function of the user's own that does not give a tensor of the shape of a row, before any training."""
     if corrupt is None:
         return
-    row = dataset.train[:1].to(next(vae.parameters()))
+    row = dataset.in_memory[:1].to(next(vae.parameters()))
     function = next(module.corrupt for module in vae.modules() if hasattr(module, "corrupt"))
     try:
         with torch.random.fork_rng():
@@ -320,7 +354,12 @@ def _penalties(options: dict[str, Any], vae: VAE) -> list[Any]:
 def _num_classes(dataset: Data, likelihood: str) -> int | None:
     if likelihood.partition(":")[0] not in ("categorical", "autoregressive"):
         return None
-    return 1 + int(max(part.nan_to_num().max() for part in (dataset.train, dataset.val, dataset.test)))
+    high = dataset.train.statistics().high if isinstance(dataset.train, OnDisk) else _high(dataset.train)
+    return 1 + int(max(high, _high(dataset.val), _high(dataset.test)))
+
+
+def _high(x: Tensor) -> float:
+    return float(x.nan_to_num().max())
 
 
 def _num_labels(dataset: Data) -> int:
@@ -333,13 +372,17 @@ def _num_labels(dataset: Data) -> int:
 
 
 def check_support(vae: VAE, dataset: Data, rows: Callable[[], Tensor]) -> None:
-    """Refuse data that the likelihood has no density for before any training; the index is that of the file's rows."""
+    """Refuse data that the likelihood has no density for before any training; the index is that of the file's rows.
+
+    Of rows on the disk only some are checked here; the others are when they are read.
+    """
     if not isinstance(vae.likelihood, Likelihood):
         return
-    train = () if dataset.transform else (dataset.train,)  # what the transform draws fits
+    train = () if dataset.transform else (dataset.in_memory,)  # what the transform draws fits
     try:
         for x in (*train, dataset.val, dataset.test):
             vae.likelihood.check(x)
     except ValueError:
-        vae.likelihood.check(rows())
+        if not isinstance(dataset.train, OnDisk):
+            vae.likelihood.check(rows())
         raise

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import pyrovae as pv
 from pyrovae import runs
-from pyrovae.data import Data
+from pyrovae.data import Data, OnDisk
 from pyrovae.rows import num_rows
 from pyrovae.vae import VAE
 
@@ -45,10 +45,13 @@ def describe(dataset: Data, vae: VAE, binarize: str | None) -> None:
 
 
 def describe_data(dataset: Data, binarize: str | None) -> None:
-    splits = (dataset.train, dataset.val, dataset.test)
+    train, held_out = dataset.train, (dataset.val, dataset.test)
+    holes = train.statistics().num_missing if isinstance(train, OnDisk) else int(train.isnan().sum())
+    holes += sum(int(x.isnan().sum()) for x in held_out)
     sizes = f"{len(dataset.train)} training, {len(dataset.val)} validation and {len(dataset.test)} test data"
-    click.echo(f"{dataset.name}: {sizes} of shape {dataset.event_shape}, {binarize or 'no'} binarisation")
-    if share := sum(int(x.isnan().sum()) for x in splits) / sum(x.numel() for x in splits):
+    where = ", training data on the disk" if isinstance(train, OnDisk) else ""
+    click.echo(f"{dataset.name}: {sizes} of shape {dataset.event_shape}, {binarize or 'no'} binarisation{where}")
+    if share := holes / (sum(len(x) for x in (train, *held_out)) * math.prod(dataset.event_shape)):
         click.echo(f"missing: {share:.1%} of the values, which no number below is of")
 
 
@@ -67,7 +70,7 @@ def importance_samples(num_data: int) -> int:
 def seen_by_the_model(dataset: Data, seed: int) -> Tensor:
     """The training data with their pixels drawn once, where they are drawn."""
     torch.manual_seed(seed)
-    return dataset.train if dataset.transform is None else dataset.transform(dataset.train)
+    return dataset.in_memory if dataset.transform is None else dataset.transform(dataset.in_memory)
 
 
 def print_table(numbers: dict[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import torch
+from torch import Tensor
 
 import pyrovae as pv
 from pyrovae import runs
@@ -47,16 +49,20 @@ def encode(run: Path, data: str | None, out: Path | None, overwrite: bool, trust
     vae, config = runs.load_run(run, device, trust)
     if vae.num_labels:
         raise ValueError(f"run {str(run)!r} is conditional: its codes need labels too, vae.encode(x, y) in Python")
-    x = runs.data_rows(run, config, data)
-    if isinstance(vae.likelihood, Likelihood):
-        vae.likelihood.check(x)
-    x = x.reshape(-1, *config["model"]["event_shape"]).to(next(vae.parameters()))
+    check = vae.likelihood.check if isinstance(vae.likelihood, Likelihood) else lambda x: None
+    num, batches = runs.data_batches(run, config, data, 4096, check)
     path = runs.new_file(out or run / "codes.npy", overwrite, ".npy")
-    codes = torch.cat([vae.encode(batch) for batch in x.split(4096)]).cpu()
-    runs.save_array(path, codes)
-    click.echo(
-        f"{len(codes)} codes of {codes.shape[1]} coordinates, {(codes == 0).float().mean():.1%} exact zeros: {path}"
-    )
+    zeros = torch.zeros(2, dtype=torch.float64)  # exact zeros, and coordinates in all
+
+    def codes() -> Iterator[Tensor]:
+        for x in batches:
+            rows = x.reshape(-1, *config["model"]["event_shape"]).to(next(vae.parameters()))
+            code = vae.encode(rows).cpu()
+            zeros.add_(torch.tensor([(code == 0).sum(), code.numel()]))
+            yield code
+
+    runs.save_parts(path, num, codes())
+    click.echo(f"{num} codes of {zeros[1] / num:.0f} coordinates, {zeros[0] / zeros[1]:.1%} exact zeros: {path}")
 
 
 @click.command(short_help="What is missing, given what is observed.")

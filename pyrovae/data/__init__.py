@@ -1,6 +1,7 @@
 """Tensors in: the built-in data sets, a user's own files, batches."""
 
 from pyrovae.data.batching import batches
+from pyrovae.data.on_disk import OnDisk, Statistics
 from pyrovae.data.sets import (
     NAMES,
     Data,
@@ -14,6 +15,7 @@ from pyrovae.data.sets import (
     rows,
     split,
 )
+from pyrovae.data.shards import exceeds_memory
 from pyrovae.data.standardization import Standardization
 from pyrovae.data.texts import text
 from pyrovae.data.vocabulary import Vocabulary
@@ -21,11 +23,14 @@ from pyrovae.data.vocabulary import Vocabulary
 __all__ = [
     "NAMES",
     "Data",
+    "OnDisk",
     "Standardization",
+    "Statistics",
     "Vocabulary",
     "batches",
     "binarized",
     "digits",
+    "exceeds_memory",
     "fashion_mnist",
     "from_file",
     "load",

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from pyrovae.data.limits import array_header, check_size, check_zip
+from pyrovae.data.shards import IMAGE_SUFFIXES, Shards, shard_paths
 from pyrovae.files import check_regular, size_text
 from pyrovae.rows import check_dense
 
-__all__ = ["IMAGE_SUFFIXES", "TABLE_SUFFIXES", "Source", "first_line", "read_images", "read_table"]
+__all__ = ["TABLE_SUFFIXES", "Source", "first_line", "image_shape_of", "read_images", "read_shards", "read_table"]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 WIDE = (torch.float64, torch.int32, torch.int64, torch.uint32, torch.uint64)  # which float32 may not hold
 TABLE_SUFFIXES = (".npy", ".npz", ".csv", ".pt")
 
@@ -66,7 +66,7 @@ def read_table(path: Path, missing: bool = False, max_bytes: int | None = None) 
 
 def _read_npy(path: Path, max_bytes: int | None) -> np.ndarray[Any, Any]:
     with path.open("rb") as file:
-        check_size(array_header(file)[2], max_bytes)
+        check_size(array_header(file).num_bytes, max_bytes)
     return np.load(path, allow_pickle=False)
 
 
@@ -77,8 +77,8 @@ def _read_npz(path: Path, max_bytes: int | None) -> np.ndarray[Any, Any]:
         member = f"{key}.npy" if f"{key}.npy" in archive.namelist() else key
         with archive.open(member) as file:
             header = array_header(file)
-        if header[2] > archive.getinfo(member).file_size:
-            raise ValueError(f"its header says {size_text(header[2])}, and it holds less")
+        if header.num_bytes > archive.getinfo(member).file_size:
+            raise ValueError(f"its header says {size_text(header.num_bytes)}, and it holds less")
         with archive.open(member) as file:
             return np.lib.format.read_array(file, allow_pickle=False)
 
@@ -155,6 +155,25 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def read_shards(folder: Path, missing: bool = False, max_bytes: int | None = None) -> Tensor:
+    """The rows of all ``.npy`` files of a folder, in the order of their names, as :func:`read_table` reads each."""
+    paths = shard_paths(folder)
+    shards = Shards(paths)
+    try:
+        check_size(shards.num_rows * max(shards.row_bytes, 4 * math.prod(shards.row_shape)), max_bytes)
+    except ValueError as error:
+        raise ValueError(f"data: the folder {folder.name} cannot be read: {error}") from error
+    return torch.cat([read_table(path, missing, max_bytes) for path in paths])
+
+
+def image_shape_of(row_shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """``(C, H, W)`` of rows that are images, ``(H, W)`` or ``(C, H, W)``; None of other rows."""
+    if len(row_shape) not in (2, 3):
+        return None
+    channels, height, width = (1, *row_shape) if len(row_shape) == 2 else row_shape
+    return channels, height, width
 
 
 def read_images(folder: Path, max_bytes: int | None = None) -> Tensor:

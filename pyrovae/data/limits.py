@@ -6,13 +6,13 @@ import math
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pyrovae.files import size_text
 
-__all__ = ["array_header", "check_size", "check_zip", "half_of_memory"]
+__all__ = ["ArrayHeader", "array_header", "check_size", "check_zip", "half_of_memory"]
 
 HEADERS: dict[tuple[int, int], Any] = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -30,19 +30,29 @@ def check_size(num_bytes: int, max_bytes: int | None) -> None:
     limit = half_of_memory() if max_bytes is None else max_bytes
     if num_bytes > limit:
         raise ValueError(
-            f"it takes {size_text(num_bytes)} of memory, and the limit is {size_text(limit)}: max_bytes= sets another"
+            f"it takes {size_text(num_bytes)} of memory, and the limit is {size_text(limit)}: max_bytes= sets another; "
+            f"on_disk=True, or --on-disk, reads .npy files in blocks"
         )
 
 
-def array_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    """Shape, dtype and bytes of an array in the format of NumPy, of which the header alone is read."""
+class ArrayHeader(NamedTuple):
+    """What the header of a ``.npy`` file says of its array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    num_bytes: int
+    fortran_order: bool
+
+
+def array_header(file: Any) -> ArrayHeader:
+    """The header of an array in the format of NumPy; nothing else is read."""
     version = np.lib.format.read_magic(file)
     if version not in HEADERS:
         raise ValueError(f"it has the format {version} of NumPy: the versions 1 and 2 are read")
-    shape, _, dtype = HEADERS[version](file)
+    shape, fortran_order, dtype = HEADERS[version](file)
     if min(shape, default=0) < 0:
         raise ValueError(f"its header says the shape {shape}")
-    return shape, dtype, math.prod(shape) * dtype.itemsize
+    return ArrayHeader(shape, dtype, math.prod(shape) * dtype.itemsize, fortran_order)
 
 
 def check_zip(path: Path, max_bytes: int | None, stored: bool = False) -> None:

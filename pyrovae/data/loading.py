@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,21 +13,24 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pyrovae.data.batching import batches
+from pyrovae.data.on_disk import OnDisk
 from pyrovae.data.placement import placed, sent
-from pyrovae.processes import Processes
-from pyrovae.rows import Rows, check_rows, is_rows, num_rows
+from pyrovae.processes import Processes, share
+from pyrovae.rows import Rows, check_rows, is_rows, joined, moved, num_rows, tensors
 from pyrovae.schema import check, whole
 
 __all__ = ["Loader", "Source"]
 
 Source = Rows | Dataset[object] | Iterable[object]
+KNOWN = 100  # rows on the disk that are looked at before the first pass
 
 
 class Loader:
     """A data set in batches: each iteration is one pass over it.
 
     Args:
-        data: A tensor, a tuple of tensors with one row for each datum, a Dataset, or batches that can be iterated over.
+        data: A tensor, a tuple of tensors with one row for each datum, rows on the disk, a Dataset, or batches that can
+            be iterated over.
         batch_size: Rows of a batch; None is all of them.
         like: A tensor on the device and in the dtype that batches are to have; None leaves them as they are.
         shuffle: Whether each pass has an order of its own.
@@ -67,6 +72,8 @@ class Loader:
             raise ValueError(
                 f"{name} comes in batches, which several processes cannot share: use a tensor or a Dataset"
             )
+        if batch_size is None and isinstance(data, OnDisk):
+            raise ValueError(f"batch_size=None is the whole set at each step, and {name} is on the disk: give a number")
         self.batch_size = max(int(self.num_rows), 1) if batch_size is None else batch_size
         rows = self.num_rows / max(self.batch_size, 1)
         self.num_batches = _length(data) if hasattr(data, "dataset") else rows if rows == math.inf else math.ceil(rows)
@@ -75,10 +82,25 @@ class Loader:
         """The rows of a batch of a set, by its number from 0, in all processes together."""
         return min(self.batch_size, int(self.num_rows) - batch * self.batch_size)
 
-    def batches(self, generator: torch.Generator | None = None) -> Iterator[Rows]:
-        """One pass, in an order drawn from the generator or from torch's own random state."""
+    @property
+    def known(self) -> Rows | None:
+        """Rows that are known before the first pass: all of a tensor, some of those on the disk, none of others."""
+        if isinstance(self.data, OnDisk):
+            rows = tensors(self.data.sample(KNOWN))[: self.num_tensors]
+            return moved(joined(rows), rows[0] if self.like is None else self.like)
+        return self.data if is_rows(self.data) else None
+
+    def batches(self, generator: torch.Generator | None = None, skip: int = 0) -> Iterator[Rows]:
+        """One pass, in an order drawn from the generator or from torch's own random state, after its first batches.
+
+        Batches that are skipped are drawn, except those of rows on the disk, which are not read.
+        """
+        source, drawn = self.data, skip
+        if isinstance(source, OnDisk):
+            own, drawn = partial(share, processes=self.processes), 0
+            source = source.batches(self.batch_size, shuffle=self.shuffle, generator=generator, skip=skip, part=own)
         passes = batches(
-            self.data,
+            source,
             self.batch_size,
             shuffle=self.shuffle,
             transform=self.transform,
@@ -86,13 +108,18 @@ class Loader:
             num_tensors=self.num_tensors,
             processes=self.processes,
         )
-        return sent(passes, self.like)
+        passes = sent(passes, self.like)
+        for _ in itertools.islice(passes, drawn):
+            pass
+        return passes
 
 
 def _check_source(name: str, data: object) -> None:
     """Refuse tensors without real numbers, and what holds numbers instead of tensors."""
     check_rows(name, data)
     first = data[0] if isinstance(data, list | tuple) and data else None
+    if isinstance(data, np.memmap):
+        raise ValueError(f"{name} must be a tensor or rows on the disk, got memmap: pyrovae.data.OnDisk(path)")
     if isinstance(data, np.ndarray) or isinstance(first, list | int | float):
         raise ValueError(
             f"{name} must be a tensor, a Dataset or batches of tensors, got {type(data).__name__}: "

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyrovae.data.downloads import read_torchvision
-from pyrovae.data.files import Source, read_images, read_table
+from pyrovae.data.files import Source, image_shape_of, read_images, read_shards, read_table
+from pyrovae.data.on_disk import OnDisk
 from pyrovae.data.photographs import read_patches
+from pyrovae.data.shards import is_shards
 from pyrovae.data.standardization import Standardization
 from pyrovae.data.vocabulary import Vocabulary
+from pyrovae.rows import data_of
 
 __all__ = [
     "NAMES",
@@ -32,6 +37,7 @@ __all__ = [
     "split",
 ]
 
+HELD_OUT_ROWS, HELD_OUT_BYTES = 10_000, 128 << 20  # of validation and of test, where the data stay on the disk
 NAMES = ("digits", "mnist", "fashion-mnist", "patches")
 
 
@@ -41,7 +47,8 @@ class Data:
 
     Args:
         name: What it is called on screen.
-        train: Used to train. Under dynamic binarisation these are the grey values that ``transform`` draws from.
+        train: Used to train. Under dynamic binarisation these are the grey values that ``transform`` draws from. Rows
+            that do not fit in memory are :class:`OnDisk`.
         val: Used to choose: when to stop, which weights to keep.
         test: Used once, for the numbers that are reported.
         transform: Applied to each training batch; None leaves it as it is.
@@ -52,7 +59,7 @@ class Data:
     """
 
     name: str
-    train: Tensor
+    train: Tensor | OnDisk
     val: Tensor
     test: Tensor
     transform: Callable[[Tensor], Tensor] | None = None
@@ -70,6 +77,11 @@ class Data:
         """Shape of one datum."""
         return tuple(self.train.shape[1:])
 
+    @property
+    def in_memory(self) -> Tensor:
+        """The training rows, or 1,000 of those that are on the disk, evenly spaced."""
+        return data_of(self.train.sample(1000)) if isinstance(self.train, OnDisk) else self.train
+
     def labelled(self, part: str) -> tuple[Tensor, Tensor]:
         """The rows of ``"train"``, ``"val"`` or ``"test"`` with their labels, as ``model(x, y)`` takes them.
 
@@ -82,7 +94,10 @@ class Data:
     def reshape(self, event_shape: tuple[int, ...]) -> Data:
         """The same data with each row in another shape."""
         splits: dict[str, Any] = {
-            name: getattr(self, name).reshape(-1, *event_shape) for name in ("train", "val", "test")
+            name: x.reshape(event_shape)
+            if isinstance(x := getattr(self, name), OnDisk)
+            else x.reshape(-1, *event_shape)
+            for name in ("train", "val", "test")
         }
         return replace(self, **splits)
 
@@ -97,15 +112,29 @@ class Data:
         if self.image_shape is not None or self.transform is not None or self.standardization is not None:
             what = "images" if self.image_shape else "binarised" if self.transform else "standardised already"
             raise ValueError(f"data: {self.name} cannot be standardised, its rows are {what}")
-        standardization = standardization or Standardization.of(self.train)
-        splits: dict[str, Any] = {name: standardization(getattr(self, name)) for name in ("train", "val", "test")}
+        if standardization is None:
+            standardization = (
+                self.train.statistics().standardization
+                if isinstance(self.train, OnDisk)
+                else Standardization.of(self.train)
+            )
+        splits: dict[str, Any] = {
+            name: x.standardize(standardization) if isinstance(x := getattr(self, name), OnDisk) else standardization(x)
+            for name in ("train", "val", "test")
+        }
         return replace(self, **splits, standardization=standardization)
 
     def sha256(self) -> str:
-        """A hash of all rows, by which a run knows its data again: another order or another split is another hash."""
+        """A hash of all rows, by which a run knows its data again: another order or another split is another hash.
+
+        Of rows on the disk it is the :meth:`OnDisk.fingerprint`, of some of them.
+        """
         total = hashlib.sha256()
         for name in ("train", "val", "test"):
-            rows = getattr(self, name).detach().cpu().flatten(1).contiguous()  # in any shape of a row
+            if isinstance(x := getattr(self, name), OnDisk):
+                total.update(f"{name} {x.fingerprint()}\n".encode())
+                continue
+            rows = x.detach().cpu().flatten(1).contiguous()  # in any shape of a row
             total.update(f"{name} {rows.dtype} {tuple(rows.shape)}\n".encode())
             total.update(rows.numpy().data)
         return total.hexdigest()
@@ -113,7 +142,7 @@ class Data:
     def to(self, dtype: torch.dtype) -> Data:
         """The same data with rows of real numbers in this dtype; whole numbers stay what they are."""
         splits: dict[str, Any] = {
-            name: x.to(dtype) if (x := getattr(self, name)).is_floating_point() else x
+            name: x.to(dtype) if isinstance(x := getattr(self, name), Tensor) and x.is_floating_point() else x
             for name in ("train", "val", "test")
         }
         return replace(self, **splits)
@@ -182,8 +211,11 @@ def from_file(
     missing: bool = False,
     max_bytes: int | None = None,
     dtype: torch.dtype | None = torch.float32,
+    on_disk: bool = False,
 ) -> Data:
-    """A user's own data: ``.npy``, ``.npz``, ``.csv``, ``.pt`` or a folder of images; the first dimension is the datum.
+    """A user's own data: ``.npy``, ``.npz``, ``.csv``, ``.pt`` or a folder of images or of ``.npy`` shards.
+
+    The first dimension is the datum.
 
     Each datum becomes one row of numbers; ``Data.reshape(data.image_shape)`` makes images of them again.
 
@@ -199,9 +231,14 @@ def from_file(
         max_bytes: Memory that the data may take, which is known before they are read; None is half of the machine's.
         dtype: Of the rows. They are standardised before they are rounded to it. None keeps float64 where the file has
             numbers that float32 may not hold, such as time stamps.
+        on_disk: Whether the training rows of a ``.npy``, or of a folder of them, stay on the disk, see :class:`OnDisk`.
+            They are split at random too; validation and test have 10 % of the rows each, but at most 10,000 rows and
+            128 MiB, in memory. The split differs from that of the same file in memory.
 
     Raises: FileNotFoundError, or ValueError that names the file and what is wrong with it.
     """
+    if on_disk:
+        return _on_disk(Path(path), binarize, seed, standardize, missing)
     return _made(Path(path).name, _read(Path(path), missing, max_bytes), binarize, seed, standardize, missing, dtype)
 
 
@@ -214,12 +251,17 @@ def load(
     missing: bool = False,
     max_bytes: int | None = None,
     dtype: torch.dtype | None = torch.float32,
+    on_disk: bool = False,
 ) -> Data:
     """A data set by name (``digits``, ``mnist``, ``fashion-mnist``, ``patches``) or by path, as the command line takes
     it; the rest as in :func:`from_file`."""
     if name == "patches":
         data = _real(patches(seed=seed), binarize)
         return _standardized(data, binarize) if standardize else data
+    if on_disk and name in NAMES:
+        raise ValueError(f"data: {name} is held in memory: only .npy files, and folders of them, stay on the disk")
+    if on_disk:
+        return _on_disk(Path(name), binarize, seed, standardize, missing)
     source = _source(name, data_dir, missing, max_bytes)
     return _made(Path(name).name, source, binarize, seed, standardize, missing, dtype)
 
@@ -238,7 +280,7 @@ def rows(
     """
     if name == "patches":
         data = _real(patches(seed=seed), binarize)
-        return torch.cat([data.train, data.val, data.test])
+        return torch.cat([data.in_memory, data.val, data.test])
     source = _source(name, data_dir, missing)
     if dtype is not None or binarize is not None:
         source = source.to(dtype or torch.float32)
@@ -385,8 +427,37 @@ def _split_source(name: str, source: Source, binarize: str | None, seed: int, mi
 def _read(path: Path, missing: bool, max_bytes: int | None) -> Source:
     if not path.exists():
         raise FileNotFoundError(f"data: there is no file or folder {str(path)!r}")
-    x = read_images(path, max_bytes) if path.is_dir() else read_table(path, missing, max_bytes)
-    if x.dim() not in (3, 4):
-        return Source(x.flatten(1))
-    channels, height, width = (1, *x.shape[1:]) if x.dim() == 3 else tuple(x.shape[1:])
-    return Source(x.flatten(1), (channels, height, width))
+    if not path.is_dir():
+        x = read_table(path, missing, max_bytes)
+    else:
+        x = read_shards(path, missing, max_bytes) if is_shards(path) else read_images(path, max_bytes)
+    return Source(x.flatten(1), image_shape_of(tuple(x.shape[1:])))
+
+
+def _on_disk(path: Path, binarize: str | None, seed: int, standardize: bool, missing: bool) -> Data:
+    """Random rows of validation and test in memory, and all others on the disk."""
+    name = path.name
+    if binarize == "static":
+        raise ValueError(
+            f"data: {name} stays on the disk and cannot be binarised once: binarize='dynamic' draws its pixels anew in "
+            f"each batch, or binarise the file itself"
+        )
+    x = OnDisk(path, missing=missing)
+    image_shape, row_bytes = image_shape_of(x.event_shape), 4 * math.prod(x.event_shape)
+    x = x.reshape((math.prod(x.event_shape),))
+    num = max(1, min(round(0.1 * len(x)), HELD_OUT_ROWS, HELD_OUT_BYTES // row_bytes))
+    if len(x) < 2 * num + 1:
+        raise ValueError(f"data: {name} has {len(x)} rows, too few to split into training, validation and test")
+    generator = np.random.default_rng(seed)
+    held_out = generator.choice(len(x), 2 * num, replace=False, shuffle=False)
+    generator.shuffle(held_out)
+    parts = {
+        part: _checked(name, data_of(x.rows(index)), missing)
+        for part, index in (("test", held_out[:num]), ("val", held_out[num:]))
+    }
+    data = Data(name, x.without(held_out), parts["val"], parts["test"], None, image_shape)
+    if binarize == "dynamic":
+        draws = torch.Generator().manual_seed(seed)
+        parts = {part: _binarized(name, rows, draws) for part, rows in parts.items()}
+        data = replace(data, val=parts["val"], test=parts["test"], transform=torch.bernoulli)
+    return _standardized(data, binarize) if standardize else data

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Standardization"]
+__all__ = ["Moments", "Standardization"]
 
 
 class Standardization(NamedTuple):
@@ -30,13 +30,9 @@ class Standardization(NamedTuple):
     @classmethod
     def of(cls, x: Tensor) -> Standardization:
         """That of the rows of x."""
-        rows = x.flatten(1).double()
-        mean = rows.nanmean(0).nan_to_num()  # of a column that is never observed 0
-        deviation = (rows - mean).square().nanmean(0).nan_to_num().sqrt()
-        whole = torch.where(rows.isnan(), mean, rows)
-        varies = whole.amax(0) > whole.amin(0)
-        scale = torch.where(varies, deviation, 1.0)
-        return cls(mean, torch.where(scale > 0, scale, 1.0))
+        moments = Moments()
+        moments.add(x)
+        return moments.standardization()
 
     @property
     def log_scale(self) -> float:
@@ -57,3 +53,36 @@ class Standardization(NamedTuple):
         """Standardised rows, in the data's own units and in the wider dtype of the rows and ``loc``."""
         wide = torch.promote_types(y.dtype, self.loc.dtype)
         return (y.flatten(1) * self.scale.to(y.device, wide) + self.loc.to(y.device, wide)).reshape(y.shape)
+
+
+class Moments:
+    """Mean, sum of squared deviations, least and largest value of each column, in one pass over blocks of rows.
+
+    They are in float64, of the values that are not NaN, and combined as in Chan, Golub and LeVeque (1979), "Updating
+    formulae and a pairwise algorithm for computing sample variances".
+    """
+
+    def __init__(self) -> None:
+        zero = torch.zeros((), dtype=torch.float64)
+        self.count = self.mean = self.squares = zero
+        self.low, self.high = zero + torch.inf, zero - torch.inf
+
+    def add(self, x: Tensor) -> None:
+        """Count the rows ``(N, *event_shape)`` of a block."""
+        rows = x.flatten(1).double()
+        count = (~rows.isnan()).sum(0)
+        mean = rows.nanmean(0).nan_to_num()  # of a column that is never observed 0
+        squares = (rows - mean).square().nansum(0)
+        total = self.count + count
+        share, delta = (count / total).nan_to_num(), mean - self.mean
+        self.mean = self.mean + delta * share
+        self.squares = self.squares + squares + delta.square() * self.count * share
+        self.count = total
+        self.low = torch.minimum(self.low, rows.nan_to_num(torch.inf, torch.inf, -torch.inf).amin(0))
+        self.high = torch.maximum(self.high, rows.nan_to_num(-torch.inf, torch.inf, -torch.inf).amax(0))
+
+    def standardization(self) -> Standardization:
+        """Mean and standard deviation of each column; the deviation of a constant column is taken as 1."""
+        deviation = (self.squares / self.count).nan_to_num().sqrt()
+        scale = torch.where(self.high > self.low, deviation, 1.0)
+        return Standardization(self.mean, torch.where(scale > 0, scale, 1.0))

@@ -19,7 +19,7 @@ from pyrovae.data.loading import Loader
 from pyrovae.likelihoods import Likelihood
 from pyrovae.optim import Scheduled, follows_validation, takes_whole_set
 from pyrovae.optim.numbers import positive
-from pyrovae.rows import Rows, check_rows, data_of, is_rows, tensors
+from pyrovae.rows import Rows, check_rows, data_of, tensors
 from pyrovae.schema import check, number, optional, whole
 from pyrovae.train.callbacks import BestWeights, Callback, EarlyStopping, Schedules
 from pyrovae.train.checkpoints import Checkpoint
@@ -151,8 +151,8 @@ def check_callbacks(
 
 def check_data(name: str, vae: Model, trainer: Trainer, loader: Loader) -> None:
     """Refuse more or fewer tensors than model and guide take, another ``num_data``, and values outside the support."""
-    x = loader.data
-    if not is_rows(x):
+    x = loader.known
+    if x is None:
         return
     check_rows(name, x)
     functions = functions_of(vae)

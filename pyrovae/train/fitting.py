@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from pyrovae.data import Data
+from pyrovae.data import Data, OnDisk
 from pyrovae.data.loading import Loader
 from pyrovae.objectives import blame, is_divergence
 from pyrovae.processes import Processes, StoppedElsewhere, agreed, told
@@ -42,13 +42,13 @@ __all__ = ["fit"]
 
 def fit(
     vae: Model,
-    data: Data | Rows | Dataset[object] | Iterable[object],
+    data: Data | Rows | OnDisk | Dataset[object] | Iterable[object],
     epochs: int = 50,
     batch_size: int | None = 128,
     optim: Optim = None,
     loss: object = None,
     *,
-    val: Rows | None = None,
+    val: Rows | OnDisk | None = None,
     patience: int | None = None,
     callbacks: Sequence[Callback | Callable[[Model, int, History], object]] = (),
     seed: int | None = None,
@@ -68,9 +68,10 @@ def fit(
     Args:
         vae: A VAE, a pair ``(model, guide)`` of Pyro functions of a batch, or a model with a method ``trainer(optim,
             loss, **options)`` that returns a :class:`~pyrovae.train.Trainer`, such as a GAN.
-        data: A :class:`~pyrovae.data.Data`, with its validation set, a tensor, a Dataset, or batches. A tuple of
-            tensors with one row each for a datum is given as several arguments, ``model(x, y)``. From batches
-            ``(x, y)`` a :class:`~pyrovae.ConditionalVAE` takes both, a pair as many as it requires, and a VAE x.
+        data: A :class:`~pyrovae.data.Data`, with its validation set, a tensor, rows on the disk
+            (:class:`~pyrovae.data.OnDisk`), a Dataset, or batches. A tuple of tensors with one row each for a datum is
+            given as several arguments, ``model(x, y)``. From batches ``(x, y)`` a :class:`~pyrovae.ConditionalVAE`
+            takes both, a pair as many as it requires, and a VAE x.
         epochs: Passes over the data.
         batch_size: Data per step, of all processes together; None is all data.
         optim: An optimizer of ``pyrovae.optim`` or ``pyro.optim``; None is Adam at 1e-3. Schedules of its learning rate

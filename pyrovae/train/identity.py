@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from pyrovae.data.loading import Loader
+from pyrovae.data.on_disk import OnDisk
 from pyrovae.rows import is_rows, tensors
 from pyrovae.train.descriptions import content, digest, optimizer_text, shapes_of, text_of
 from pyrovae.train.trainer import Model, Optim
@@ -59,6 +60,9 @@ def _data(loader: Loader) -> str:
     if is_rows(data):
         shapes = " and ".join(str(tuple(x.shape)) for x in tensors(data))
         return f"{shapes} {digest(*(part for x in tensors(data) for part in content(x)))}{transform}"
+    if isinstance(data, OnDisk):
+        order = f"in blocks of {data.block_rows} and buffers of {data.buffer_rows}"
+        return f"{data.shape} {data.fingerprint()[:12]} on the disk, {order}{transform}"
     rows = f" of {loader.num_rows:.0f} rows" if loader.num_rows < float("inf") else ""
     kind = getattr(data, "dataset", data)
     return f"{type(kind).__name__ if isinstance(kind, Dataset) else type(data).__name__}{rows}{transform}"

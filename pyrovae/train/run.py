@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import time
 import warnings
@@ -172,9 +171,7 @@ class Run:
         self._epoch_start = self._epoch_start if self.step_in_epoch else now
         self.random.load_state_dict(self._epoch_start)
         self._reached = now
-        passes = self.data.batches(self.random.order)
-        for _ in itertools.islice(passes, self.step_in_epoch):
-            pass
+        passes = self.data.batches(self.random.order, self.step_in_epoch)
         if self.step_in_epoch:
             self.random.load_state_dict(now)
         return passes if self.processes is None or self.processes.rank == 0 else self._apart(passes, self.processes)
