@@ -113,6 +113,8 @@ def compiled_by_inductor(module: GraphModule, inputs: Sequence[Tensor]) -> Calla
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\._inductor")  # of its own calls
+            # complex operations are left to torch and are right
+            warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
             return _inductor.compile(module, list(inputs), options=compiler_options)
     finally:
         extensions.disabled = was_disabled
