@@ -124,6 +124,14 @@ def test_an_error_of_the_function_is_refused_with_its_text_and_line():
         record(wrong, [X])
 
 
+def test_an_error_without_a_text_is_refused_with_its_name_and_line():
+    def wrong(x):
+        raise NotImplementedError
+
+    with pytest.raises(Unrecordable, match=r"NotImplementedError: , in test_recording.py line \d+: raise NotImpl"):
+        record(wrong, [X])
+
+
 def test_graphs_of_equal_functions_are_the_same_and_others_are_not():
     def graph(factor, constant=1.0):
         return record(lambda x: (x * factor + torch.tensor(constant),), [X])
