@@ -1,4 +1,4 @@
-"""Every private interface of torch and Pyro in this package; tested with torch 2.15 and Pyro 1.9.2."""
+"""Every private interface of torch and Pyro in this package; tested with torch 2.9.1 and 2.15, and Pyro 1.9.2."""
 
 from __future__ import annotations
 
@@ -86,6 +86,9 @@ compiler_options: dict[str, bool | int] = {
     "size_asserts": False,  # sizes and strides are known before the call
     "score_fusion_memory_threshold": 48,  # keep loops apart that share a few bytes alone, as Adam's over two matrices
 }
+if torch.torch_version.TorchVersion(torch.__version__) < "2.15":
+    # in torch 2.9.1 this pass moves random draws past each other, so that a seed gives other numbers
+    compiler_options["reorder_for_locality"] = False
 
 
 def recorded(
@@ -98,8 +101,16 @@ def recorded(
 
     Operations of ``table`` are written out as it says, those of ``names`` as torch does it.
     """
+
+    def run(*tensors: Tensor) -> Sequence[Tensor]:
+        try:
+            return function(*tensors)
+        except Exception as error:
+            error.args = error.args or ("",)  # torch 2.9 reads the first one
+            raise
+
     written_out = {**get_decompositions(names), **table}
-    trace = make_fx(function, decomposition_table=written_out, tracing_mode="fake", _allow_non_fake_inputs=True)
+    trace = make_fx(run, decomposition_table=written_out, tracing_mode="fake", _allow_non_fake_inputs=True)
     module: GraphModule = trace(*inputs)
     return module
 
@@ -114,6 +125,8 @@ def compiled_by_inductor(module: GraphModule, inputs: Sequence[Tensor]) -> Calla
 
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\._inductor")  # of its own calls
+            # complex operations are left to torch and are right
+            warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
             return _inductor.compile(module, list(inputs), options=compiler_options)
     finally:
         extensions.disabled = was_disabled

@@ -15,5 +15,22 @@ def pytest_addoption(parser):
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """A recorded graph runs as it is: what the compiler makes of it is tested apart, and takes seconds each time."""
-    monkeypatch.setattr(private, "compiled_by_inductor", lambda module, inputs: module)
+    """A recorded graph runs as it is: what the compiler makes of it is tested apart, and takes seconds each time.
+
+    Like compiled code it takes only tensors of the layouts that it was made for, which compiled code does not check.
+    """
+
+    def as_it_is(module, inputs):
+        expected = list(map(layout, inputs))
+
+        def run(*tensors):
+            assert list(map(layout, tensors)) == expected, "code is called with tensors of another layout"
+            return module(*tensors)
+
+        return run
+
+    monkeypatch.setattr(private, "compiled_by_inductor", as_it_is)
+
+
+def layout(x):
+    return x.shape, x.stride(), x.dtype, x.device

@@ -223,6 +223,12 @@ def test_compiled_code_takes_inputs_of_any_strides():
         assert torch.allclose(program([other], [])[0], other.cumsum(0).sin())
 
 
+def test_complex_numbers_are_compiled_without_a_warning_of_the_compiler():
+    x = torch.linspace(-1, 2, 12).reshape(4, 3)
+    program = Program(record(lambda x: (torch.fft.fft(x).abs(),), [x]), [x])  # a warning is an error in this suite
+    assert torch.allclose(program([x], [])[0], torch.fft.fft(x).abs())
+
+
 def test_a_damaged_file_of_the_compilers_cache_is_removed_once(tmp_path, monkeypatch):
     """As a kill during linking leaves it; files elsewhere are not touched."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))

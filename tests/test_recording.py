@@ -124,6 +124,14 @@ def test_an_error_of_the_function_is_refused_with_its_text_and_line():
         record(wrong, [X])
 
 
+def test_an_error_without_a_text_is_refused_with_its_name_and_line():
+    def wrong(x):
+        raise NotImplementedError
+
+    with pytest.raises(Unrecordable, match=r"NotImplementedError: , in test_recording.py line \d+: raise NotImpl"):
+        record(wrong, [X])
+
+
 def test_graphs_of_equal_functions_are_the_same_and_others_are_not():
     def graph(factor, constant=1.0):
         return record(lambda x: (x * factor + torch.tensor(constant),), [X])
@@ -131,3 +139,14 @@ def test_graphs_of_equal_functions_are_the_same_and_others_are_not():
     assert graph(2.0).same_as(graph(2.0))
     assert not graph(2.0).same_as(graph(3.0))
     assert not graph(2.0).same_as(graph(2.0, constant=4.0))
+
+
+@pytest.mark.parametrize("other", [X.int(), X[:2].long(), X.double()])
+def test_graphs_of_one_function_and_inputs_of_two_layouts_are_not_the_same(other):
+    graphs = [record(lambda x: (x.float().sum(),), [x]) for x in (X.long(), other)]
+    assert not graphs[0].same_as(graphs[1])
+
+
+def test_graphs_of_inputs_of_other_strides_are_the_same():
+    graphs = [record(lambda x: (x.sum(),), [x]) for x in (X, X.t().contiguous().t())]
+    assert graphs[0].same_as(graphs[1])
