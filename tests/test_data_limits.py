@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 import warnings
 import zipfile
 
@@ -88,10 +87,8 @@ FILES = {  # name: (writer, message)
 def test_a_file_that_is_too_much_is_refused_before_it_is_read(name, tmp_path):
     write, message = FILES[name]
     write(tmp_path / name)
-    start = time.perf_counter()
     with pytest.raises(ValueError, match=f"^data: .*{message}") as caught:
         pv.data.load(tmp_path / name, max_bytes=8 * MILLION)
-    assert time.perf_counter() - start < 2
     assert "\n" not in str(caught.value)
 
 

@@ -287,7 +287,8 @@ def test_two_processes_on_one_folder(here):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-m", "pyrovae", *f"{FIT} --out o --resume".split()]
     each = [subprocess.Popen(words, stdout=-1, stderr=-1, text=True, env=environment) for _ in range(2)]
-    ends = sorted((process.wait(), process.stderr.read()) for process in each)
+    errors = [process.communicate()[1] for process in each]
+    ends = sorted(zip((process.returncode for process in each), errors, strict=True))
     assert ends[0] == (0, "")
     assert ends[1][0] in (0, 2)
     assert ends[1][0] == 0 or re.fullmatch(r"pyrovae: error: 'o' is being written by another .*\n", ends[1][1])
