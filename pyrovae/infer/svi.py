@@ -6,10 +6,10 @@ import copy
 import math
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from operator import attrgetter
-from typing import Any, TypedDict
+from typing import Any
 
 import pyro
 import torch
@@ -24,6 +24,7 @@ from pyrovae.infer.arguments import Arguments, arguments, settings
 from pyrovae.infer.calls import MANY, Calls, State
 from pyrovae.infer.optimizer import Grouped
 from pyrovae.infer.precision import networks_in
+from pyrovae.infer.saving import Saved, matched, undone
 from pyrovae.infer.step import Compiled, Disagreement, Losses, Observed, Recording
 from pyrovae.objectives import Objective, Schedule, blame
 from pyrovae.processes import Processes, told
@@ -38,16 +39,6 @@ STEADY = 1  # calls with one key before the next is compiled
 SHORT = 8  # short keys, after which nothing new is compiled
 
 _version = attrgetter("_version")
-
-
-class Saved(TypedDict):
-    """The state of an SVI: parameters and the optimizer's state by their names in Pyro's store."""
-
-    steps_done: int
-    epoch: float | None
-    params: dict[str, Tensor]
-    optimizer: dict[str, dict[str, object]]
-    calls: dict[str, list[Any]]  # by what they look like: their number, and whether the last one was compiled
 
 
 class SVI(pyro.infer.SVI):
@@ -250,36 +241,17 @@ class SVI(pyro.infer.SVI):
                 self._run(what, call)
         (self._num_added, self.expected_calls), self._rehearses = before, False
 
-    @contextmanager
-    def _undone(self, call: Arguments) -> Iterator[None]:
-        """Put back random state, parameters, buffers and the state of the optimizer, each in place."""
+    def _undone(self, call: Arguments) -> AbstractContextManager[None]:
+        """Put back what calls inside move: random state, parameters, buffers and the state of the optimizer."""
         stored = private.stored_params()
-        tensors = {id(x): x for x in (*self._watched().tensors, *(stored[n] for n in self._names if n in stored))}
-        tensors = {key: x for key, x in tensors.items() if not x.is_meta}
-        optimizers = [(p, getattr(each, "optimizer", each)) for p, each in self.optim.optim_objs.items()]
-        states = [optimizer.state.get(param, {}) for param, optimizer in optimizers]
-        before = {key: x.detach().clone() for key, x in tensors.items()}
-        states_before = copy.deepcopy([dict(state) for state in states])
-        cuda = {x.device for x in (*call.tensors, *tensors.values()) if x.is_cuda}
-        with torch.random.fork_rng(devices=list(cuda)):
-            yield
-        with torch.no_grad():
-            for key, x in tensors.items():
-                if not torch.equal(x, before[key]):
-                    x.copy_(before[key])
-            for (param, optimizer), old in zip(optimizers, states_before, strict=True):
-                now = optimizer.state[param]
-                for name, value in old.items():
-                    if isinstance(value, Tensor):
-                        now[name].copy_(value)
-                    else:
-                        now[name] = value
+        params = [stored[name] for name in self._names if name in stored]
+        return undone([*self._watched().tensors, *params], self.optim, call.tensors)
 
     def _load(self, state: Saved | None) -> None:
         if state is None:
             return
         stored = private.stored_params()
-        own = _matched(state["params"], [name for name in self._names if name in stored])
+        own = matched(state["params"], [name for name in self._names if name in stored])
         for name, value in state["params"].items():
             if stored[own[name]].shape != value.shape:
                 got, expected = tuple(value.shape), tuple(stored[own[name]].shape)
@@ -654,20 +626,6 @@ def _as_numbers(loss: Losses) -> Losses:
     if isinstance(loss, tuple):
         return type(loss)(map(_as_numbers, loss))  # type: ignore[arg-type]  # each is one
     return loss.item() if isinstance(loss, Tensor) else loss
-
-
-def _matched(saved: Collection[str], own: Collection[str]) -> dict[str, str]:
-    """The names of a model for those of a state: the same, or another name of the model before the module path."""
-    if set(own) >= set(saved):
-        return {name: name for name in saved}
-    by_path = {name.rpartition("$$$")[2]: name for name in own}
-    found = {name: by_path.get(name.rpartition("$$$")[2]) for name in saved}
-    unknown = [name for name, other in found.items() if other is None]
-    if unknown or len(set(found.values())) < len(saved):
-        raise ValueError(
-            f"state: it has the parameters {sorted(unknown or saved)[:3]}, this model has {sorted(own)[:3]}"
-        )
-    return {name: other for name, other in found.items() if other is not None}
 
 
 def _is_own(function: object) -> bool:
