@@ -151,3 +151,23 @@ def test_what_has_no_update_is_refused(arguments, message):
     prior = arguments.get("prior", lambda: pv.priors.SpikeSlab(D))()
     with pytest.raises(ValueError, match=re.escape(message)):
         Refined(guide, prior, likelihood, arguments.get("steps", 5))
+
+
+def test_it_is_built_saved_and_loaded_by_its_number_of_sweeps(tmp_path):
+    torch.set_default_dtype(torch.float32)
+    torch.manual_seed(0)
+    vae = pv.build_vae((OUT,), D, prior="spike-slab", likelihood="normal", network="dictionary", hidden=(8,), refine=3)
+    assert isinstance(vae.posterior, Refined)
+    assert vae.posterior.steps == 3
+    pv.save(vae, tmp_path)
+    x = data().float()
+    assert torch.equal(pv.load(tmp_path).encode(x), vae.encode(x))
+
+
+@pytest.mark.parametrize(
+    "options", [{"prior": "normal"}, {"network": "mlp"}, {"missing": True}, {"prior": "horseshoe"}]
+)
+def test_a_model_without_the_update_says_so(options):
+    given = {"prior": "spike-slab", "likelihood": "normal", "network": "dictionary", "hidden": (8,), "refine": 3}
+    with pytest.raises(ValueError, match=r"must be (a spike-and-slab|Normal with a linear decoder)"):
+        pv.build_vae((OUT,), D, **{**given, **options})

@@ -16,6 +16,7 @@ from pyrovae.build.networks import networks
 from pyrovae.build.parts import by_name_or_path, corruption, made, matching_guide, name_and_options
 from pyrovae.build.tables import GUIDES, LIKELIHOODS, NETWORKS, PRIORS
 from pyrovae.conditional import ConditionalVAE
+from pyrovae.guides import Refined
 from pyrovae.names import by_name, check_options
 from pyrovae.nn import Corrupted, Filled, Labelled
 from pyrovae.schema import Kind, check, flag, listed, number, optional, text, whole
@@ -40,6 +41,7 @@ KINDS: dict[str, Kind] = {
     "norm": optional(text),
     "dropout": number(0.0, 1.0, "at least 0 and below 1"),
     "residual": whole(0, 1000),
+    "refine": whole(0, 1000),
     "corrupt": optional(text),
     "missing": flag,
     "num_labels": optional(whole(2)),
@@ -62,6 +64,7 @@ def build_vae(
     norm: str | None = None,
     dropout: float = 0.0,
     residual: int = 0,
+    refine: int = 0,
     corrupt: str | Callable[[Tensor], Tensor] | None = None,
     missing: bool = False,
     num_labels: int | None = None,
@@ -93,6 +96,8 @@ def build_vae(
             not in ``"gru"``.
         dropout: In the networks, in training.
         residual: Residual blocks for each size of the image, in ``"conv"``.
+        refine: Sweeps of :class:`~pyrovae.guides.Refined` after the guide, for ``"spike-slab"`` with Normal slabs, the
+            likelihood ``"normal"`` and the network ``"dictionary"``; 0 is none.
         corrupt: What the encoder sees in place of x while it trains: a name of ``CORRUPTIONS`` with its
             hyper-parameters, ``"gaussian:scale=0.5"``; the import path of a function of x, or of a class of modules; or
             such a function itself, ``pv.nn.GaussianNoise(0.5)``, and the VAE is saved as one made by hand is, without
@@ -108,7 +113,13 @@ def build_vae(
     """
     event_shape, hidden = _whole(event_shape), _whole(hidden)
     numbers = {"latent_dim": latent_dim, "num_classes": num_classes, "num_components": num_components}
-    others = {"num_data": num_data, "dropout": dropout, "residual": residual, "num_labels": num_labels}
+    others = {
+        "num_data": num_data,
+        "dropout": dropout,
+        "residual": residual,
+        "refine": refine,
+        "num_labels": num_labels,
+    }
     words = {"event_shape": event_shape, "hidden": hidden, "network": network, "missing": missing}
     for argument, value in {**numbers, **others, **words}.items():
         check(argument, value, KINDS[argument])
@@ -177,6 +188,8 @@ def build_vae(
         bounds = (0.0, 1.0) if likelihood_name in UNIT_INTERVAL else None
         prior_module = priors.Vamp(guide_module, num_components, inputs=inputs, bounds=bounds)  # type: ignore[arg-type]  # checked above
     guards.check_support(prior_module, guide_module, GUIDES)
+    if refine:
+        guide_module = Refined(guide_module, prior_module, likelihood_module, refine)
     parts = prior_module, likelihood_module, guide_module
     vae = VAE(*parts, num_data, name) if num_labels is None else ConditionalVAE(*parts, num_labels, num_data, name)
     named: dict[str, Any] = {
@@ -193,6 +206,7 @@ def build_vae(
         "norm": norm,
         "dropout": dropout,
         "residual": residual,
+        "refine": refine,
         "corrupt": corrupt,
         "missing": missing,
         "num_labels": num_labels,

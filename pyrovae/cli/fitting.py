@@ -106,6 +106,13 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
     "--residual", default=0, show_default=True, type=click.IntRange(0), help="Residual blocks per size, in conv."
 )
 @click.option(
+    "--refine",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 1000),
+    help="Sweeps of coordinate ascent after the encoder, for spike-slab with --network dictionary --likelihood normal.",
+)
+@click.option(
     "--corrupt",
     help=f"What the encoder sees in place of x while it trains: {', '.join(CORRUPTIONS)}; or mymodule.my_function. "
     "Hyper-parameters follow, gaussian:scale=0.5, masking:prob=0.3.",

@@ -104,6 +104,7 @@ def prepare(
             norm=options["norm"],
             dropout=options["dropout"],
             residual=options["residual"],
+            refine=options["refine"],
             corrupt=options["corrupt"],
             missing=options["missing"],
             num_labels=_num_labels(dataset) if options["conditional"] else None,

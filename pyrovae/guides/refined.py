@@ -12,6 +12,7 @@ from torch.distributions import kl_divergence
 from pyrovae.distributions import LinearNormal
 from pyrovae.distributions import SpikeSlab as SpikeSlabDensity
 from pyrovae.guides.base import Guide
+from pyrovae.guides.exact_zeros import SpikeSlab
 
 __all__ = ["Refined"]
 
@@ -59,20 +60,20 @@ class Refined(Guide):
     """
 
     def __init__(
-        self, guide: Guide, prior: nn.Module, likelihood: nn.Module, steps: int = 5, train: bool = True
+        self, guide: nn.Module, prior: nn.Module, likelihood: nn.Module, steps: int = 5, train: bool = True
     ) -> None:
         nn.Module.__init__(self)  # the network and the head are the guide's
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
             raise ValueError(f"steps must be a positive whole number, got {steps!r}")
-        self.guide, self.steps, self.refines_training = guide, steps, train
-        self.dim, self.support = guide.dim, guide.support
-        self._model = (prior, likelihood)  # a tuple, whose modules are not registered here
-        self._terms()
-        if getattr(guide, "slab", None) != "normal":
+        if not isinstance(guide, SpikeSlab) or guide.slab != "normal":
             raise ValueError(
                 f"guide must be a spike-and-slab guide with Normal slabs, whose update is known, got "
                 f"{type(guide).__name__}"
             )
+        self.guide, self.steps, self.refines_training = guide, steps, train
+        self.dim, self.support = guide.dim, guide.support
+        self._model = (prior, likelihood)  # a tuple, whose modules are not registered here
+        self._terms()
 
     def distribution(self, x: Tensor) -> dist.TorchDistribution:
         start = self.guide.distribution(x)
