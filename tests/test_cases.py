@@ -59,16 +59,16 @@ def rows(table):
 
 
 @pytest.mark.parametrize(
-    ("room", "table", "abstract"),
-    [
-        (distributions, DENSITIES | VECTOR_DENSITIES | DISCRETE_DENSITIES, ""),
-        (priors, PRIORS | VECTOR_PRIORS | DISCRETE_PRIORS | IMPROPER_PRIORS, "Prior"),
-        (likelihoods, LIKELIHOODS, "Likelihood"),
-        (guides, GUIDES | VECTOR_GUIDES | DISCRETE_GUIDES, "Guide"),
+    ("room", "table", "others"),
+    [  # others: abstract classes, and those that need a model and have a test file of their own
+        (distributions, DENSITIES | VECTOR_DENSITIES | DISCRETE_DENSITIES, {"LinearNormal"}),
+        (priors, PRIORS | VECTOR_PRIORS | DISCRETE_PRIORS | IMPROPER_PRIORS, {"Prior"}),
+        (likelihoods, LIKELIHOODS, {"Likelihood"}),
+        (guides, GUIDES | VECTOR_GUIDES | DISCRETE_GUIDES, {"Guide", "Refined"}),
     ],
 )
-def test_every_public_class_has_a_row(room, table, abstract):
-    public = {name for name in room.__all__ if isinstance(getattr(room, name), type)} - {abstract}
+def test_every_public_class_has_a_row(room, table, others):
+    public = {name for name in room.__all__ if isinstance(getattr(room, name), type)} - others
     paired = [cls for case in (HIERARCHIES | SHARED).values() for cls in (case.prior, case.guide)]
     classes = [case.cls for case in table.values()] + [
         cls for cls in paired if cls.__module__.startswith(room.__name__)

@@ -199,7 +199,7 @@ def test_its_config_repeats_it_and_overwrite_replaces_it(desk):
 
 
 @pytest.mark.parametrize(
-    ("prior", "message"), [("mymodule.Overflows", "epoch 1: "), ("mymodule.Breaks", "RuntimeError: boom")]
+    ("prior", "message"), [("mymodule.Overflows", "epoch 1: "), ("mymodule.Breaks", "fails: boom")]
 )
 def test_a_model_that_fails_does_not_lose_the_others(prior, message, desk, capsys):
     assert pyrovae(f"compare real.npy {TINY} --prior normal,{prior},laplace --out out") == 1
