@@ -316,7 +316,7 @@ BAD = {  # command: what its one line says; --out out and TINY are added to fit
     "fit real.csv --network gru": r'network "gru" needs sequences \(length,\) under the likelihood',
     "fit categories.csv --likelihood autoregressive": 'likelihood "autoregressive" needs network "gru"',
     "fit real.csv --residual 1": 'residual is of network "conv"',
-    "fit real.csv --refine 2": "guide must be a spike-and-slab guide with Normal slabs, .* got Normal",
+    "fit real.csv --refine 2": "refine is for prior 'spike-slab', likelihood 'normal', network 'dictionary'",
     "fit real.csv --norm batch --batch-size 31": 'norm "batch" trains on two rows or more, got a batch of one',
     "fit real.csv --prior fails.MyPrior": "prior 'fails.MyPrior' cannot be imported: ZeroDivisionError",
     "fit real.csv --prior unfinished.MyPrior": "prior 'unfinished.MyPrior' cannot be imported: SyntaxError",

@@ -255,3 +255,85 @@ def test_a_spike_slab_of_a_heavy_tailed_slab_is_drawn():
     q = SpikeSlab(torch.zeros(N, D), dist.StudentT(3.0, torch.zeros(N, D), 1.0)).to_event(1)
     assert linear_moments(q, torch.randn(OUT, D)) is None
     assert isinstance(Dictionary(D, (OUT,)), nn.Module)
+
+
+def leading_on(shared: bool):
+    """A guide whose second site depends on z, and a model whose x is as wide as that site says."""
+
+    def model(x):
+        data = pyro.plate("data", len(x), dim=-1)
+        with data:
+            z = pyro.sample("z", dist.Normal(torch.zeros(D), 1.0).to_event(1))
+        if shared:
+            s = pyro.sample("s", dist.Normal(z.mean(), 0.1))
+        with data:
+            s = s if shared else pyro.sample("s", dist.Normal(z[..., 0], 0.1))
+            pyro.sample("x", LinearNormal(z, torch.ones(OUT, D), None, s.abs() + 0.1), obs=x)
+
+    def guide(x):
+        data = pyro.plate("data", len(x), dim=-1)
+        with data:
+            z = pyro.sample("z", dist.Normal(torch.zeros(D), 1.0).to_event(1))
+        if shared:
+            pyro.sample("s", dist.Normal(z.mean(), 0.1))
+        else:
+            with data:
+                pyro.sample("s", dist.Normal(z[..., 0], 0.1))
+
+    return model, guide
+
+
+def test_a_scale_that_depends_on_the_code_is_refused_or_drawn():
+    """With s at its draw, an expectation over z alone is another number: 4.2 instead of 0.9 in one dimension."""
+    with pytest.raises(ValueError, match="scale must be a number or of shape"):
+        pv.ELBO().loss(*leading_on(shared=False), data())
+    report = pv.ELBO().report(*leading_on(shared=True), data())
+    assert report.reconstruction == {"x": False}
+    with pytest.raises(ValueError, match="no later site of the guide outside of that plate"):
+        pv.ELBO(reconstruction="exact").loss(*leading_on(shared=True), data())
+
+
+def test_a_code_without_a_plate_is_drawn():
+    def model(x):
+        z = pyro.sample("z", dist.Normal(torch.zeros(D), 1.0).to_event(1))
+        pyro.sample("x", LinearNormal(z, torch.ones(OUT, D), None, z.abs().sum() + 0.1), obs=x)
+
+    def guide(x):
+        pyro.sample("z", dist.Normal(torch.zeros(D), 1.0).to_event(1))
+
+    assert pv.ELBO().report(model, guide, data()[0]).reconstruction == {"x": False}
+
+
+def test_sticking_the_landing_keeps_its_draws():
+    estimator = pv.StickingTheLanding()
+    vae, x = make("normal"), data()
+    assert pv.ELBO(estimator=estimator).report(vae.model, vae.guide, x).reconstruction == {"x": False}
+    with pytest.raises(ValueError, match="reconstruction='exact' has no draws, and StickingTheLanding"):
+        pv.ELBO(estimator=estimator, reconstruction="exact")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scale": torch.ones(N, OUT)}, r"scale must be a number or of shape \(5,\)"),
+        ({"scale": -1.0}, "scale"),
+        ({"weight": torch.ones(OUT, D + 1)}, r"weight must be \(I, 6\) for this z"),
+        ({"bias": torch.ones(N, OUT)}, r"bias must be \(5,\), the same for all data"),
+        ({"out_shape": ()}, "out_shape must be the shape of 5 numbers"),
+    ],
+)
+def test_shapes_that_are_not_those_of_a_linear_map_are_refused(arguments, message):
+    given = {"reads": torch.zeros(N, D), "weight": torch.ones(OUT, D), "bias": None, "scale": 0.5, **arguments}
+    with pytest.raises(ValueError, match=message):
+        LinearNormal(**given, validate_args=True)
+
+
+def test_a_likelihood_with_an_output_of_its_own_is_no_linear_one():
+    class Positive(Normal):
+        def output(self, z: torch.Tensor) -> torch.Tensor:
+            return super().output(z).relu()
+
+    network = nn.Linear(D, OUT)
+    assert Positive(network).mean(torch.randn(100, D)).min() == 0
+    network.forward = lambda z: nn.functional.linear(z, network.weight).relu()
+    assert Normal(network).mean(torch.randn(100, D)).min() == 0

@@ -438,3 +438,28 @@ def test_fit_takes_a_folder_of_shards_of_symbols(
     assert pv.load("run").config["num_classes"] == 4
     assert pyrovae(f"fit shards {OPTIONS} --optim gd --on-disk --out other") == 2
     assert "batch_size=None is the whole set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda path: OnDisk([]), "path must be a file, a folder or a list of files"),
+        (lambda path: OnDisk(3), "path must be a file, a folder or a list of files"),
+        (lambda path: OnDisk(np.zeros(3)), "path must be a file, a folder or a list of files"),
+        (lambda path: OnDisk(path, [0] * 10), "labels must be a tensor of 10 whole numbers, got list"),
+        (lambda path: OnDisk(path)[2:5], "index must be a whole number"),
+        (lambda path: OnDisk(path)[1.5], "index must be a whole number"),
+        (lambda path: OnDisk(path)[True], "index must be a whole number"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_one_line(call, message, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((10, 2), np.float32))
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        call(tmp_path / "x.npy")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hidden_file_is_no_shard(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((10, 2), np.float32))
+    np.save(tmp_path / ".y.npy", np.zeros((10, 2), np.float32))
+    assert len(OnDisk(tmp_path)) == 10

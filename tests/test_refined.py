@@ -115,8 +115,8 @@ def test_the_model_stays_one_of_the_vae_alone():
     assert not [name for name in vae.state_dict() if name.startswith("posterior.") and "likelihood" in name]
     assert len(list(vae.parameters())) == len({id(p) for p in vae.parameters()})
     other = copy.deepcopy(vae)
-    assert other.posterior._model[0] is other.prior
-    assert other.posterior._model[1] is other.likelihood
+    assert other.posterior.model_parts[0] is other.prior
+    assert other.posterior.model_parts[1] is other.likelihood
 
 
 def test_a_compiled_step_trains_it(recorded):
@@ -139,7 +139,7 @@ def test_a_compiled_step_trains_it(recorded):
         ({"prior": lambda: pv.priors.Normal(D)}, "prior must be a spike-and-slab with Normal slabs, got Normal"),
         (
             {"network": lambda: pv.nn.MLP(D, [8], OUT)},
-            "likelihood must be Normal with a linear decoder (Dictionary), got Normal",
+            "likelihood must be Normal with a linear decoder (Dictionary), got Normal with MLP",
         ),
     ],
 )
@@ -169,5 +169,26 @@ def test_it_is_built_saved_and_loaded_by_its_number_of_sweeps(tmp_path):
 )
 def test_a_model_without_the_update_says_so(options):
     given = {"prior": "spike-slab", "likelihood": "normal", "network": "dictionary", "hidden": (8,), "refine": 3}
-    with pytest.raises(ValueError, match=r"must be (a spike-and-slab|Normal with a linear decoder)"):
+    with pytest.raises(
+        ValueError,
+        match="refine is for prior 'spike-slab', likelihood 'normal', network 'dictionary' and no missing values",
+    ):
         pv.build_vae((OUT,), D, **{**given, **options})
+
+
+def test_it_belongs_to_the_parts_that_it_was_made_for():
+    vae, other = make(), make(seed=1)
+    with pytest.raises(ValueError, match="guide Refined was made for another prior or likelihood"):
+        pv.VAE(vae.prior, vae.likelihood, other.posterior)
+    with pytest.raises(ValueError, match="guide Refined was made for another prior or likelihood"):
+        pv.VAE(vae.prior, vae.likelihood, copy.deepcopy(vae.posterior))
+
+
+def test_no_rows_have_no_codes():
+    assert make().encode(torch.empty(0, OUT)).shape == (0, D)
+
+
+@pytest.mark.parametrize("parts", [(None, None), (pv.priors.SpikeSlab(2), None)])
+def test_parts_that_are_none_are_refused(parts):
+    with pytest.raises(ValueError, match=r"^(prior|likelihood) must be"):
+        Refined(pv.guides.SpikeSlab(pv.nn.MLP(OUT, [8]), 2), *parts)

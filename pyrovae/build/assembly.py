@@ -189,7 +189,13 @@ def build_vae(
         prior_module = priors.Vamp(guide_module, num_components, inputs=inputs, bounds=bounds)  # type: ignore[arg-type]  # checked above
     guards.check_support(prior_module, guide_module, GUIDES)
     if refine:
-        guide_module = Refined(guide_module, prior_module, likelihood_module, refine)
+        try:
+            guide_module = Refined(guide_module, prior_module, likelihood_module, refine)
+        except ValueError as error:
+            raise ValueError(
+                f"refine is for prior 'spike-slab', likelihood 'normal', network 'dictionary' and no missing values: "
+                f"{error}"
+            ) from error
     parts = prior_module, likelihood_module, guide_module
     vae = VAE(*parts, num_data, name) if num_labels is None else ConditionalVAE(*parts, num_labels, num_data, name)
     named: dict[str, Any] = {

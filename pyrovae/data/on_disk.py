@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,6 +98,8 @@ class OnDisk(Dataset[Rows]):
         check("block_rows", block_rows, optional(whole(1)))
         self._shards, self.labels, self.missing = Shards(shard_paths(path)), labels, missing
         num, row_bytes = self._shards.num_rows, self._shards.row_bytes + INDEX_BYTES
+        if labels is not None and not isinstance(labels, Tensor):
+            raise ValueError(f"labels must be a tensor of {num} whole numbers, got {type(labels).__name__}")
         if labels is not None and labels.shape != (num,):
             raise ValueError(f"labels must be one for each of {num} rows, got shape {tuple(labels.shape)}")
         self.buffer_rows = buffer_rows or max(1, BUFFER_BYTES // row_bytes)
@@ -111,6 +114,8 @@ class OnDisk(Dataset[Rows]):
         return self._shards.num_rows - len(self._left_out)
 
     def __getitem__(self, index: int) -> Rows:
+        if isinstance(index, bool) or not isinstance(index, Integral):
+            raise TypeError(f"index must be a whole number, got {index!r}: rows([...]) reads several rows")
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} rows")
         return each(lambda x: x[0], self.rows(np.array([index % len(self)])))

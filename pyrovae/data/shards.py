@@ -6,6 +6,7 @@ import bisect
 import itertools
 import math
 import os
+import reprlib
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from io import FileIO
@@ -92,9 +93,11 @@ def shard_paths(path: str | Path | Sequence[str | Path]) -> list[Path]:
     Raises: FileNotFoundError or ValueError for other paths.
     """
     if not isinstance(path, str | Path):
+        if not isinstance(path, Sequence) or not path or not all(isinstance(each, str | Path) for each in path):
+            raise ValueError(f"path must be a file, a folder or a list of files, got {reprlib.repr(path)}")
         return [file for each in path for file in shard_paths(each)]
     path = Path(path)
-    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+    files = sorted(each for each in path.glob("*.npy") if each.name[0] != ".") if path.is_dir() else [path]
     if not files:
         raise ValueError(f"data: the folder {path.name} holds no .npy files")
     for file in files:

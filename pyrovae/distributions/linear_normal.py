@@ -82,13 +82,15 @@ class LinearNormal(TorchDistribution):
         reads: z, ``(*batch, D)``: the value of a sample site itself, so that its guide is known.
         weight: :math:`\Phi`, ``(I, D)``.
         bias: b, ``(I,)``, or None for 0.
-        scale: :math:`\sigma > 0`, ``()`` or of the shape of one datum.
+        scale: :math:`\sigma > 0`, a number or of the shape of one datum. Like weight and bias it is the same for all
+            data, so that it is no function of z.
         out_shape: The shape of one datum, of I numbers; None is ``(I,)``.
 
     Shape: batch_shape ``(*batch,)``, event_shape ``out_shape``.
+    Raises: ValueError for other shapes, and for a scale that is not positive, if arguments are validated.
     """
 
-    arg_constraints: ClassVar = {}
+    arg_constraints: ClassVar = {"scale": constraints.positive}
     has_rsample = True
 
     def __init__(
@@ -96,12 +98,24 @@ class LinearNormal(TorchDistribution):
         reads: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        scale: Tensor,
+        scale: Tensor | float,
         out_shape: Shape | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        self.reads, self.weight, self.bias, self.scale = reads, weight, bias, scale
+        self.reads, self.weight, self.bias = reads, weight, bias
+        self.scale = torch.as_tensor(scale, dtype=weight.dtype, device=weight.device)
         shape = Size(weight.shape[:1] if out_shape is None else out_shape)
+        if weight.dim() != 2 or reads.shape[-1:] != weight.shape[1:]:
+            raise ValueError(f"weight must be (I, {reads.shape[-1]}) for this z, got shape {tuple(weight.shape)}")
+        if not shape or shape.numel() != len(weight):
+            raise ValueError(f"out_shape must be the shape of {len(weight)} numbers, got {tuple(shape)}")
+        if bias is not None and bias.shape != weight.shape[:1]:
+            raise ValueError(f"bias must be ({len(weight)},), the same for all data, got shape {tuple(bias.shape)}")
+        if self.scale.shape not in (Size(), shape):
+            raise ValueError(
+                f"scale must be a number or of shape {tuple(shape)}, the same for all data, got shape "
+                f"{tuple(self.scale.shape)}"
+            )
         self._normal: dist.Normal | None = None
         super().__init__(reads.shape[:-1], shape, validate_args=validate_args)
 

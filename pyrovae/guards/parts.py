@@ -13,7 +13,7 @@ __all__ = ["check_parts", "check_shared", "check_support", "check_widths"]
 
 
 def check_parts(**parts: object) -> None:
-    """Refuse a part that is a class or a name instead of a module, or that has no ``forward``."""
+    """Refuse a part that is no module, or has no ``forward``, and a guide that was made for other parts."""
     for what, part in parts.items():
         if isinstance(part, type):
             raise ValueError(f"{what} must be an instance, got the class {part.__name__}: {part.__name__}(...)")
@@ -21,6 +21,12 @@ def check_parts(**parts: object) -> None:
             raise ValueError(f"{what} must be a torch module, got {part!r}; build_vae takes names")
         if type(part).forward is nn.Module.forward:
             raise ValueError(f"{what} {type(part).__name__} must define forward(), as the {what}s of pyrovae do")
+    own = (parts.get("prior"), parts.get("likelihood"))
+    made_for = getattr(parts.get("guide"), "model_parts", own)
+    if made_for[0] is not own[0] or made_for[1] is not own[1]:
+        raise ValueError(
+            f"guide {type(parts['guide']).__name__} was made for another prior or likelihood: give it those of this VAE"
+        )
 
 
 def check_widths(prior: object, likelihood: object, guide: object, num_labels: int = 0) -> None:

@@ -43,7 +43,8 @@ class Refined(Guide):
             - \frac{m_j^2}{2 \tau_j^2}
 
     A sweep moves all coordinates of a datum half of the way to these values. It is kept where the bound of the datum
-    does not fall; elsewhere the next sweep goes half as far. The bound of no datum is below that of ``guide``.
+    does not fall; elsewhere the next sweep goes half as far. The bound of no datum is below that of ``guide``. This is
+    the bound itself, at beta 1, also where the objective weighs the KL otherwise.
 
     Args:
         guide: A :class:`~pyrovae.guides.SpikeSlab` with Normal slabs, where the sweeps start.
@@ -56,7 +57,6 @@ class Refined(Guide):
     Raises: ValueError if ``steps < 1``, or for parts of other kinds, which have no such update.
     References: Titsias and Lázaro-Gredilla (2011), "Spike and slab variational inference for multi-task and multiple
         kernel learning", eqs. 9 to 11; Kim et al. (2018), "Semi-amortized variational autoencoders".
-    See also: :func:`pyrovae.metrics.amortization_gap`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Refined(Guide):
             )
         self.guide, self.steps, self.refines_training = guide, steps, train
         self.dim, self.support = guide.dim, guide.support
-        self._model = (prior, likelihood)  # a tuple, whose modules are not registered here
+        self.model_parts = (prior, likelihood)  # a tuple, whose modules are not registered here
         self._terms()
 
     def distribution(self, x: Tensor) -> dist.TorchDistribution:
@@ -93,7 +93,7 @@ class Refined(Guide):
         weighted = likelihood.weight * precision[:, None]
         gram = weighted.T @ likelihood.weight
         own = gram.diagonal()
-        centred = x.reshape(len(x), -1)
+        centred = x.flatten(1) if x.dim() > 1 else x[:, None]
         centred = centred if likelihood.bias is None else centred - likelihood.bias
         projected = centred @ weighted
 
@@ -127,14 +127,16 @@ class Refined(Guide):
 
     def _terms(self) -> tuple[SpikeSlabDensity, LinearNormal]:
         """The prior of each coordinate, and the likelihood, whose own code is not read."""
-        prior, likelihood = self._model
-        p = prior.distribution()  # type: ignore[operator]  # torch types attributes as tensors
+        prior, likelihood = self.model_parts
+        p = prior.distribution() if hasattr(prior, "distribution") else None  # type: ignore[operator]  # torch types attributes as tensors
         p = getattr(p, "base_dist", p)
         if not isinstance(p, SpikeSlabDensity) or not isinstance(p.slab, torch.distributions.Normal):
             raise ValueError(f"prior must be a spike-and-slab with Normal slabs, got {type(prior).__name__}")
-        x = likelihood(p.logits.new_zeros(1, self.dim))
+        x = likelihood(p.logits.new_zeros(1, self.dim)) if callable(likelihood) else None
         if not isinstance(x, LinearNormal):
+            network = type(getattr(likelihood, "network", None)).__name__
             raise ValueError(
-                f"likelihood must be Normal with a linear decoder (Dictionary), got {type(likelihood).__name__}"
+                f"likelihood must be Normal with a linear decoder (Dictionary), got {type(likelihood).__name__} with "
+                f"{network}"
             )
         return p, x

@@ -13,9 +13,17 @@ from pyrovae import private
 from pyrovae.hyper import Constrained
 from pyrovae.nn import Dictionary
 
-__all__ = ["Likelihood", "LinearMap", "event_dim", "learned_or_fixed", "linear_map"]
+__all__ = ["Likelihood", "LinearMap", "event_dim", "learned_or_fixed"]
 
 MISSING = "where NaN stands for what is missing, likelihoods.Masked or build_vae(missing=True) takes it"
+
+
+class LinearMap(NamedTuple):
+    r""":math:`z \mapsto \Phi z + b`, in the shape of one datum."""
+
+    weight: Tensor
+    bias: Tensor | None
+    out_shape: tuple[int, ...]
 
 
 class Likelihood(nn.Module):
@@ -39,6 +47,19 @@ class Likelihood(nn.Module):
         """The network at z, whose batch dimensions it sees as one: some layers (BatchNorm) take no more than that."""
         out = self.network(z.reshape(-1, z.shape[-1]))
         return out.reshape(*z.shape[:-1], *out.shape[1:])
+
+    def linear_map(self) -> LinearMap | None:
+        """What :meth:`output` computes, if the network is a ``Dictionary`` or ``Linear`` and nothing else happens."""
+        network, usual = self.network, type(self.network).forward
+        if type(self).output is not Likelihood.output or "forward" in vars(network):
+            return None
+        if private.has_forward_hooks(network):
+            return None
+        if isinstance(network, Dictionary) and usual is Dictionary.forward:
+            return LinearMap(network.weight, network.linear.bias, network.out_shape)
+        if isinstance(network, nn.Linear) and usual is nn.Linear.forward:
+            return LinearMap(network.weight, network.bias, (network.out_features,))
+        return None
 
     def mean(self, z: Tensor) -> Tensor:
         """E[x|z], what a reconstruction shows."""
@@ -70,22 +91,3 @@ def learned_or_fixed(name: str, value: float | str, floor: float, network: nn.Mo
 def event_dim(params: Tensor, z: Tensor) -> int:
     """All that the network added to z's batch dimensions."""
     return params.dim() - z.dim() + 1
-
-
-class LinearMap(NamedTuple):
-    r""":math:`z \mapsto \Phi z + b`, in the shape of one datum."""
-
-    weight: Tensor
-    bias: Tensor | None
-    out_shape: tuple[int, ...]
-
-
-def linear_map(network: nn.Module) -> LinearMap | None:
-    """The map of a :class:`~pyrovae.nn.Dictionary` or of torch's ``Linear``; None where a network may do more."""
-    if private.has_forward_hooks(network):
-        return None
-    if isinstance(network, Dictionary) and type(network).forward is Dictionary.forward:
-        return LinearMap(network.weight, network.linear.bias, network.out_shape)
-    if isinstance(network, nn.Linear) and type(network).forward is nn.Linear.forward:
-        return LinearMap(network.weight, network.bias, (network.out_features,))
-    return None

@@ -6,7 +6,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyrovae.distributions import LinearNormal
-from pyrovae.likelihoods.base import Likelihood, event_dim, learned_or_fixed, linear_map
+from pyrovae.likelihoods.base import Likelihood, event_dim, learned_or_fixed
 
 __all__ = ["Laplace", "Normal"]
 
@@ -29,7 +29,7 @@ class Normal(Likelihood):
         self.scale = learned_or_fixed("scale", scale, floor, network)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
-        linear = linear_map(self.network)
+        linear = self.linear_map()
         if linear is not None:
             return LinearNormal(z, linear.weight, linear.bias, self.scale(), linear.out_shape)
         loc = self.output(z)

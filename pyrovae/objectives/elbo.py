@@ -65,7 +65,8 @@ class ELBO(Objective):
             :math:`(\lambda \mu, \sigma^\lambda)`: at first only the gates tell one datum from another.
         reconstruction: ``"auto"`` takes :math:`E_q \log p(x|z)` in closed form where the likelihood is Normal, the
             decoder linear, and mean and variance of the guide's coordinates are known, and at draws elsewhere;
-            ``"exact"`` raises where there is no closed form; ``"sampled"`` always draws.
+            ``"exact"`` raises where there is no closed form; ``"sampled"`` always draws, and so does
+            ``StickingTheLanding``, whose noise cancels between terms at the same draws.
         penalties: Subtracted terms, such as :class:`~pyrovae.TotalCorrelation`, :class:`~pyrovae.MMD` and
             :class:`~pyrovae.L2`: functions of the sites of model and guide, ``(num_particles, N)`` in nats, or one
             number that every datum pays.
@@ -99,7 +100,12 @@ class ELBO(Objective):
             raise ValueError(f"reconstruction must be auto, exact or sampled, got {self.reconstruction!r}")
         if isinstance(self.estimator, StickingTheLanding) and isinstance(self.kl, FreeBits):
             raise ValueError("kl=FreeBits(...) needs the KL of each site, and StickingTheLanding samples all of them")
+        if isinstance(self.estimator, StickingTheLanding) and self.reconstruction == "exact":
+            raise ValueError(
+                "reconstruction='exact' has no draws, and StickingTheLanding samples all terms at the same"
+            )
         checked: dict[str, object] = {
+            "reconstruction": "sampled" if isinstance(self.estimator, StickingTheLanding) else self.reconstruction,
             "beta": checked_number("beta", self.beta),
             "estimator": self.estimator or DisARM(),
             "penalties": tuple(self.penalties),

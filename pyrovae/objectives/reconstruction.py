@@ -8,7 +8,7 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pyrovae.objectives.sites import Site, Sites, log_prob
+from pyrovae.objectives.sites import Site, Sites, log_prob, plates
 
 __all__ = ["RECONSTRUCTIONS", "has_expectation", "is_unread", "reconstruction", "why_sampled"]
 
@@ -62,6 +62,8 @@ def why_sampled(site: Site, guide: Sites) -> str:
     name = _read(site, guide)
     if name is None:
         return "the decoder must read the value of a site of the guide itself, and reads a function of it"
+    if _may_lead_elsewhere(name, guide):
+        return f"site {name!r} must stand in a plate, and no later site of the guide outside of that plate"
     q = guide[name]["fn"]
     while isinstance(q, torch.distributions.Independent):
         q = q.base_dist
@@ -76,4 +78,16 @@ def _read(site: Site, guide: Sites) -> str | None:
 
 def _expected(site: Site, guide: Sites) -> Tensor | None:
     name = _read(site, guide)
-    return None if name is None else site["fn"].expected_log_prob(guide[name]["fn"], site["value"])
+    if name is None or _may_lead_elsewhere(name, guide):
+        return None
+    return site["fn"].expected_log_prob(guide[name]["fn"], site["value"])
+
+
+def _may_lead_elsewhere(name: str, guide: Sites) -> bool:
+    """Whether weight, bias or scale, which all data share, may be a function of the draw of a site.
+
+    A site without a plate has one draw for all data, and so has a later site outside of the plates of this one.
+    """
+    around, names = plates(guide[name]), list(guide)
+    later = [guide[other] for other in names[names.index(name) + 1 :]]
+    return not around or any(not around.keys() <= plates(site).keys() for site in later)
