@@ -254,6 +254,16 @@ def test_folders_that_are_not_for_this_run(tmp_path):
     fit(build(), out=tmp_path / "empty")
 
 
+@pytest.mark.parametrize("place", ["file", "file/run", "link"])
+def test_a_place_that_can_be_no_folder_is_named(place, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OSError, match=f"^out: .*{place}") as caught:
+        fit(build(), out=tmp_path / place)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_one_writer(tmp_path):
     class Second(Callback):
         def on_step_end(self, run):

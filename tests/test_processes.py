@@ -133,12 +133,13 @@ def test_bad_input_is_one_line(folder):
         "batch_size: the last batch of 103 rows in batches of 51 has 1, fewer than the 2 processes",
     ]
     for lines in (first, second):
-        assert len(lines) == 5
+        assert len(lines) == 6
         assert all(text in line for text, line in zip(expected, lines, strict=False))
     assert "process 1 differs from process 0 in its data" in second[3]
     assert "another process failed" in first[3]
-    assert "exists: choose another folder" in first[4]
-    assert "another process failed" in second[4]
+    assert "process 1 differs from process 0 in its number of epochs, 3 and 2" in second[4]
+    assert "exists: choose another folder" in first[5]
+    assert "another process failed" in second[5]
 
 
 def command(*options: str | Path) -> tuple[str | Path, ...]:

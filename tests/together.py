@@ -114,6 +114,7 @@ def main(name: str, folder: Path) -> None:
             lambda: fit((vae.model, vae.guide)),
             lambda: fit(vae, batch_size=51),
             lambda: fit(vae, data().flip(0) if rank else data()),
+            lambda: fit(vae, epochs=2 + rank),
             lambda: fit(vae, out=folder),
         ):
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -127,8 +128,13 @@ class Checkpoint(Callback):
         if self.folder.is_dir():
             if not self.resume and any(self.folder.iterdir()):
                 raise FileExistsError(f"out: {str(self.folder)!r} exists: choose another folder, or resume=True")
-        else:
+            return
+        if os.path.lexists(self.folder):
+            raise FileExistsError(f"out: {str(self.folder)!r} is not a folder: choose another name")
+        try:
             made(self.folder.absolute())
+        except OSError as error:
+            raise type(error)(f"out: {error}") from error
 
     def _read(self) -> Any:
         """The state of the run in the folder; None where no run has begun."""

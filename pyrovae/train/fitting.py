@@ -146,7 +146,7 @@ def fit(
             check_data("val", vae, trainer, held_out)
     kept = [each for each in given if isinstance(each, Checkpoint)]
     known = identity(run, optim, loss) if kept or processes is not None else {}
-    run.join(known)
+    run.join({**known, "number of epochs": str(epochs)})
     with ExitStack() as stack:
         for each in kept:
             stack.enter_context(each.opened(run, known))
