@@ -230,8 +230,8 @@ class SVI(pyro.infer.SVI):
         self._names |= {name for name, node in nodes if node["type"] == "param"}
         try:
             self._load(state)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise ValueError(f"state: it has no state of this optimizer: {error!r}") from error
+        except (KeyError, TypeError, AttributeError, IndexError, AssertionError) as error:
+            raise ValueError(f"state: it has no state of this optimizer ({type(error).__name__})") from error
 
     def _rehearse(self, what: str, call: Arguments, count: int, compiled: bool) -> None:
         """Bring a call to where it was when the state was saved, compiled or not, and undo its effects."""

@@ -156,7 +156,8 @@ class Checkpoint(Callback):
             yield
         except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, AssertionError) as error:
             path = str(self.folder / CHECKPOINT)
-            raise ValueError(f"{path!r} cannot be resumed from: it has no state of a run: {error!r}") from error
+            kind = type(error).__name__
+            raise ValueError(f"{path!r} cannot be resumed from: it has no state of a run ({kind})") from error
 
     def _begin(self, run: Run) -> None:
         path, config = self.folder / CHECKPOINT, self.folder / "config.json"
