@@ -216,10 +216,13 @@ def make_optimizers(optim: PyroOptim, params: Iterable[Tensor]) -> None:
             name = pyro.get_param_store().param_name(param)
             each = getattr(optim.optim_objs[param], "optimizer", optim.optim_objs[param])
             if (state := optim._state_waiting_to_be_consumed.pop(name, None)) is not None:
-                own = set(each.param_groups[0])
+                own = dict(each.param_groups[0])
                 _load_state_dict(optim.optim_objs[param], state)
-                if unknown := set(each.param_groups[0]) - own:
+                if unknown := each.param_groups[0].keys() - own.keys():
                     raise ValueError(f"state: {type(each).__name__} has no {min(map(str, unknown))!r}")
+                for key, value in own.items():
+                    if isinstance(each.param_groups[0][key], Tensor) != isinstance(value, Tensor):
+                        raise ValueError(f"state: {key!r} of {type(each).__name__} has another type")
             # a scheduler warns where this says that its optimizer has not stepped: another steps in its place
             each._opt_called = True
 
