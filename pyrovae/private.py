@@ -1,4 +1,4 @@
-"""Every private interface of torch and Pyro in this package; tested with torch 2.9.1 and 2.15, and Pyro 1.9.2."""
+"""Every private interface of torch and Pyro in this package; tested with torch 2.15, in part 2.9.1, and Pyro 1.9.2."""
 
 from __future__ import annotations
 

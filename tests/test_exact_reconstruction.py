@@ -1,6 +1,6 @@
 """The reconstruction term in closed form: against all gates, against many draws, and where it is refused.
 
-False alarms: the comparisons with draws take 4 standard errors, 1 in 16,000 for each of 24 numbers, at fixed seeds.
+False alarms: the comparisons with draws take 4 standard errors, 1 in 16,000 for each of 34 numbers, at fixed seeds.
 """
 
 from __future__ import annotations
@@ -114,14 +114,12 @@ def test_two_steps_at_one_state_have_one_gradient(name):
 
 def test_missing_values_are_left_out_of_the_expectation():
     vae, x = make("spike-slab"), data()
-    network = vae.likelihood.network
     holes = torch.zeros(N, OUT, dtype=torch.bool).bernoulli_(0.4, generator=torch.Generator().manual_seed(3))
     masked = Masked(vae.likelihood)
     q = vae.posterior.distribution(x)
     term = masked(q.sample()).expected_log_prob(q, x.masked_fill(holes, torch.nan))
     each = vae.likelihood(q.sample()).expected_log_probs(q, x)
     torch.testing.assert_close(term, torch.where(holes, 0.0, each).sum(-1))
-    assert network.linear.bias is not None
 
 
 def test_one_hot_blocks_covary():
@@ -254,7 +252,6 @@ def test_draws_of_the_distribution_are_those_of_the_normal():
 def test_a_spike_slab_of_a_heavy_tailed_slab_is_drawn():
     q = SpikeSlab(torch.zeros(N, D), dist.StudentT(3.0, torch.zeros(N, D), 1.0)).to_event(1)
     assert linear_moments(q, torch.randn(OUT, D)) is None
-    assert isinstance(Dictionary(D, (OUT,)), nn.Module)
 
 
 def leading_on(shared: bool):

@@ -25,7 +25,7 @@ from pyrovae.distributions.unit_interval import Kumaraswamy
 from pyrovae.distributions.univariate import SCALAR, Shape
 from pyrovae.distributions.weibull import Weibull
 
-__all__ = ["LinearNormal", "linear_moments"]
+__all__ = ["LinearNormal", "has_linear_moments", "linear_moments"]
 
 _torch = torch.distributions  # Pyro's distributions derive from torch's
 TWO_MOMENTS = (  # distributions of one number that have a mean and a variance for all their parameters, exactly
@@ -49,19 +49,28 @@ def linear_moments(q: Any, weight: Tensor) -> tuple[Tensor, Tensor] | None:
         q: The distribution of z, with event_shape ``(D,)``.
         weight: :math:`\Phi`, ``(I, D)``.
     """
-    if tuple(q.event_shape) != weight.shape[1:]:
+    if not has_linear_moments(q, weight):
         return None
-    each = q
-    while isinstance(each, torch.distributions.Independent):
-        each = each.base_dist
+    each = _base(q)
     if isinstance(each, ONE_HOT):
         num = getattr(each, "num_categories", weight.shape[1])
         blocks, atoms = each.probs.unflatten(-1, (-1, num)), weight.unflatten(-1, (-1, num))
         means = torch.einsum("...bk,ibk->...ib", blocks, atoms)
         return means.sum(-1), functional.linear(each.probs, weight**2) - means.square().sum(-1)
-    if each.event_shape or not _has_two_moments(each):
-        return None
     return functional.linear(each.mean, weight), functional.linear(each.variance, weight**2)
+
+
+def has_linear_moments(q: Any, weight: Tensor) -> bool:
+    """Whether :func:`linear_moments` knows them; nothing is computed."""
+    each = _base(q)
+    independent = not each.event_shape and _has_two_moments(each)
+    return tuple(q.event_shape) == weight.shape[1:] and (independent or isinstance(each, ONE_HOT))
+
+
+def _base(q: Any) -> Any:
+    while isinstance(q, torch.distributions.Independent):
+        q = q.base_dist
+    return q
 
 
 def _has_two_moments(q: Any) -> bool:
@@ -159,6 +168,10 @@ class LinearNormal(TorchDistribution):
 
     def entropy(self) -> Tensor:
         return self._summed(self.each.entropy())
+
+    def has_expectation(self, q: Any) -> bool:
+        """Whether the moments of q are known exactly; nothing is computed."""
+        return has_linear_moments(q, self.weight)
 
     def expected_log_prob(self, q: Any, value: Tensor) -> Tensor | None:
         """E_q log p(value|z) for z ~ q, ``(*batch,)`` in nats; None where the moments of q are not known exactly."""

@@ -131,8 +131,12 @@ class _Observed(dist.TorchDistribution):
         """The code that a LinearNormal reads."""
         return getattr(self.whole, "reads", None)
 
+    def has_expectation(self, q: Any) -> bool:
+        """Whether that of whole data has one."""
+        return self.whole.has_expectation(q)
+
     def expected_log_prob(self, q: Any, value: Tensor) -> Tensor | None:
-        """As of :class:`~pyrovae.distributions.LinearNormal`, of what is observed."""
+        """The expected log-density of the observed values, as in :class:`~pyrovae.distributions.LinearNormal`."""
         observed = ~value.isnan()
         each = self.whole.expected_log_probs(q, torch.where(observed, value, self.fill))
         return None if each is None else self._summed(observed, each)

@@ -25,9 +25,9 @@ def reconstruction(site: Site, guide: Sites, how: str) -> Tensor:
 
     Raises: ValueError under ``"exact"``, with the reason why there is no closed form.
     """
-    value = None if how == "sampled" else _expected(site, guide)
-    if value is not None:
-        return scale_and_mask(value, site["scale"], site["mask"])
+    if has_expectation(site, guide, how):
+        q = guide[_read(site, guide)]["fn"]  # type: ignore[index]  # there is one
+        return scale_and_mask(site["fn"].expected_log_prob(q, site["value"]), site["scale"], site["mask"])
     if how == "exact":
         raise ValueError(f"reconstruction='exact' is not known for site {site['name']!r}: {why_sampled(site, guide)}")
     return log_prob(site)
@@ -35,7 +35,10 @@ def reconstruction(site: Site, guide: Sites, how: str) -> Tensor:
 
 def has_expectation(site: Site, guide: Sites, how: str) -> bool:
     """Whether the term of an observed site is in closed form."""
-    return how != "sampled" and _expected(site, guide) is not None
+    name = None if how == "sampled" else _read(site, guide)
+    if name is None or _may_lead_elsewhere(name, guide):
+        return False
+    return bool(site["fn"].has_expectation(guide[name]["fn"]))
 
 
 def is_unread(name: str, model: Sites, guide: Sites, how: str) -> bool:
@@ -74,13 +77,6 @@ def _read(site: Site, guide: Sites) -> str | None:
     """The site of the guide whose value the distribution of x reads."""
     value: Any = getattr(site["fn"], "reads", None)
     return next((name for name, other in guide.items() if value is not None and other["value"] is value), None)
-
-
-def _expected(site: Site, guide: Sites) -> Tensor | None:
-    name = _read(site, guide)
-    if name is None or _may_lead_elsewhere(name, guide):
-        return None
-    return site["fn"].expected_log_prob(guide[name]["fn"], site["value"])
 
 
 def _may_lead_elsewhere(name: str, guide: Sites) -> bool:

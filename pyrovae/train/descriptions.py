@@ -66,7 +66,7 @@ def text_of(value: object, inside: tuple[int, ...] = ()) -> str:
         return f"{value.__qualname__} {digest(*_function(value, inside))}"
     if is_dataclass(value):
         named = [(each.name, getattr(value, each.name)) for each in fields(value)]
-    elif hasattr(value, "__dict__") and not isinstance(value, torch._C.Generator):
+    elif hasattr(value, "__dict__") and not isinstance(value, torch.Generator):
         named = [(name, each) for name, each in vars(value).items() if not (name[0] == "_" and _is_foreign(value))]
     else:
         name = getattr(value, "__qualname__", None)  # of a function that is not written in Python
