@@ -207,24 +207,25 @@ def has_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
     return bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
 
 
-def make_optimizers(optim: PyroOptim, params: Iterable[Tensor]) -> None:
-    """Give each parameter its torch optimizer, with a state that was loaded for it, as Pyro does when it steps it."""
+def make_optimizers(
+    optim: PyroOptim, params: Iterable[Tensor], check: Callable[[Any, Any], None] | None = None
+) -> None:
+    """Give each parameter its torch optimizer, with a state that was loaded for it, as Pyro does when it steps it.
+
+    ``check`` is called with an optimizer and a state before the state is loaded.
+    """
     for param in params:
         if param not in optim.optim_objs:
             optim.optim_objs[param] = optim._get_optim(param)
             optim.grad_clip[param] = optim._get_grad_clip(param)  # type: ignore[arg-type]  # Pyro's own type is wrong
             name = pyro.get_param_store().param_name(param)
-            each = getattr(optim.optim_objs[param], "optimizer", optim.optim_objs[param])
+            each = optim.optim_objs[param]
             if (state := optim._state_waiting_to_be_consumed.pop(name, None)) is not None:
-                own = dict(each.param_groups[0])
-                _load_state_dict(optim.optim_objs[param], state)
-                if unknown := each.param_groups[0].keys() - own.keys():
-                    raise ValueError(f"state: {type(each).__name__} has no {min(map(str, unknown))!r}")
-                for key, value in own.items():
-                    if isinstance(each.param_groups[0][key], Tensor) != isinstance(value, Tensor):
-                        raise ValueError(f"state: {key!r} of {type(each).__name__} has another type")
+                if check is not None:
+                    check(each, state)
+                _load_state_dict(each, state)
             # a scheduler warns where this says that its optimizer has not stepped: another steps in its place
-            each._opt_called = True
+            getattr(each, "optimizer", each)._opt_called = True
 
 
 def without_provenance(x: Tensor) -> Tensor:

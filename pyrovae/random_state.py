@@ -79,6 +79,10 @@ class RandomState:
         """Go on from this state."""
         if ("order" in states) != (self.order is not None):
             raise ValueError(f"seed: the state is of a run with{'' if 'order' in states else 'out'} a seed")
+        try:
+            _try(states)
+        except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError, KeyError) as error:
+            raise ValueError(f"random: it is no state of a random number generator ({error})") from error
         if self.order is not None:
             self.order.set_state(states["order"])
         states = {name: state for name, state in states.items() if name != "order"}
@@ -96,11 +100,9 @@ class RandomState:
     def _write(self, states: States) -> None:
         for name, state in states.items():
             if name == "python":
-                version, words, *rest = state
-                random.setstate((version, tuple(words.tolist()), *rest))
+                _set_python(random, state)
             elif name == "numpy":
-                name, words, *rest = state
-                np.random.set_state((name, words.numpy(), *rest))  # noqa: NPY002  # the state of code that uses it
+                _set_numpy(np.random, state)
             elif name == "cpu":
                 torch.set_rng_state(state)
             else:
@@ -113,7 +115,25 @@ def _python(source: Any) -> tuple[Any, ...]:
     return (version, torch.tensor(words), *rest)
 
 
+def _set_python(target: Any, state: Any) -> None:
+    version, words, *rest = state
+    target.setstate((version, tuple(words.tolist()), *rest))
+
+
+def _try(states: States) -> None:
+    """Give states to generators of their own; one that cannot be gone on from raises."""
+    _set_python(random.Random(), states["python"])
+    _set_numpy(np.random.RandomState(), states["numpy"])
+    for name in states.keys() - {"python", "numpy"}:
+        torch.Generator("cpu" if name == "order" else name).set_state(states[name])
+
+
 def _numpy(source: Any) -> tuple[Any, ...]:
     """NumPy's state, likewise."""
     name, words, *rest = source.get_state()
     return (name, torch.from_numpy(words.astype(np.int64)), *rest)
+
+
+def _set_numpy(target: Any, state: Any) -> None:
+    name, words, *rest = state
+    target.set_state((name, words.numpy(), *rest))

@@ -11,7 +11,25 @@ from collections.abc import Callable, Collection, Mapping
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["Kind", "check", "check_section", "flag", "listed", "number", "one_of", "optional", "text", "whole"]
+import torch
+
+__all__ = [
+    "Kind",
+    "anything",
+    "check",
+    "check_section",
+    "flag",
+    "listed",
+    "mapping",
+    "number",
+    "one_of",
+    "optional",
+    "real",
+    "record",
+    "tensor",
+    "text",
+    "whole",
+]
 
 Kind = Callable[[Any], str | None]
 LARGEST = 2**31 - 1
@@ -52,10 +70,50 @@ def number(low: float = -math.inf, high: float = math.inf, expected: str = "a fi
     """A finite number, at least ``low`` and below ``high``."""
 
     def kind(value: Any) -> str | None:
-        real = isinstance(value, Real) and not isinstance(value, bool)
-        return None if real and math.isfinite(value) and low <= value < high else expected
+        return None if real(value) is None and math.isfinite(value) and low <= value < high else expected
 
     return kind
+
+
+def anything(value: Any) -> str | None:
+    return None
+
+
+def real(value: Any) -> str | None:
+    """Any number, infinity and NaN too; True and False are none."""
+    return None if isinstance(value, Real) and not isinstance(value, bool) else "a number"
+
+
+def tensor(value: Any) -> str | None:
+    return None if isinstance(value, torch.Tensor) else "a tensor"
+
+
+def mapping(kind: Kind) -> Kind:
+    """A dictionary from texts to values of one kind."""
+
+    def each(value: Any) -> str | None:
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            return "a dictionary by names"
+        problem = next((words for words in map(kind, value.values()) if words is not None), None)
+        return problem and f"a dictionary, each value {problem}"
+
+    return each
+
+
+def record(kinds: Mapping[str, Kind], rest: Kind | None = None) -> Kind:
+    """A dictionary that has all of these names with values of these kinds; other names are of the kind ``rest``."""
+
+    def each(value: Any) -> str | None:
+        if not isinstance(value, dict) or not kinds.keys() <= value.keys():
+            return f"a dictionary of {', '.join(kinds)}"
+        if rest is None and value.keys() != kinds.keys():
+            return f"a dictionary of {', '.join(kinds)}"
+        for key, item in value.items():
+            if (expected := kinds.get(key, rest or text)(item)) is not None:
+                return f"a dictionary whose {key} is {expected}"
+        return None
+
+    return each
 
 
 def text(value: Any) -> str | None:

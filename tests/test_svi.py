@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -352,6 +353,39 @@ def test_a_state_of_another_shape_is_refused_and_changes_nothing():
         svi.load_state_dict(state)
     assert torch.equal(weights(module), before)
     assert svi.steps_done == 2
+
+
+FORGED: dict[str, tuple[object, str]] = {
+    "param_groups 0 fused": (torch.zeros(2), "'fused' of Adam has another type"),
+    "param_groups 0 lr": ("0.1", "'lr' of Adam has another type"),
+    "param_groups 0 betas": ((1, "a"), "'betas' of Adam has another type"),
+    "param_groups 0 unknown": (1, r"Adam keeps \[.*\], got"),
+    "state 0 exp_avg": (torch.zeros(3, 1), "'exp_avg' of Adam has another type or shape"),
+    "state 0 exp_avg_sq": (None, "'exp_avg_sq' of Adam has another type or shape"),
+    "state 0 step": ([1], "'step' of Adam has another type or shape"),
+    "state 0": ({"step": torch.ones(())}, r"Adam keeps \['exp_avg', 'exp_avg_sq', 'step'\], got \['step'\]"),
+    "state": ([], "no state of this optimizer"),
+}
+
+
+@pytest.mark.parametrize("place", FORGED)
+def test_a_forged_state_of_an_optimizer_is_refused_and_changes_nothing(place):
+    module = vae()
+    svi = pv.SVI(module.model, module.guide, adam(), pv.ELBO(), compile=False)
+    losses(svi, [data()] * 2)
+    state, value = deepcopy(svi.state_dict()), FORGED[place][0]
+    losses(svi, [data()] * 2)
+    before, holder = weights(module), next(iter(state["optimizer"].values()))
+    *path, last = (int(key) if key.isdigit() else key for key in place.split())
+    for key in path:
+        holder = holder[key]
+    holder[last] = value
+    with pytest.raises(ValueError, match=f"^state: .*{FORGED[place][1]}"):
+        svi.load_state_dict(state)
+    assert torch.equal(weights(module), before)
+    expected = losses(svi, [data()] * 2, seed=3)
+    assert svi.steps_done == 6
+    assert all(map(math.isfinite, expected))
 
 
 def test_an_optimizer_of_torch_is_refused():

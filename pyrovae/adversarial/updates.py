@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from pyrovae import guards
 from pyrovae.adversarial.losses import GameLoss, named_loss
 from pyrovae.infer.optimizer import Grouped
+from pyrovae.infer.saving import check_optimizer_state
 from pyrovae.objectives import is_divergence
+from pyrovae.schema import anything, check, mapping, record, whole
 
 __all__ = ["Game", "Updates", "check_game"]
 
@@ -150,6 +152,7 @@ class Updates:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`state_dict` returned."""
+        check("state", state, record({"num_batches": whole(), "optim": mapping(mapping(anything))}))
         self._num_batches = state["num_batches"]
         guards.register(self.game)
         named: dict[str, Tensor] = dict(self.game.named_parameters())
@@ -214,6 +217,7 @@ class _Player:
             param.grad = None
         self.optim(list(states))  # makes an optimizer of each, and steps nothing without a gradient
         for param, state in states.items():
+            check_optimizer_state(self.optim.optim_objs[param], state)
             self.optim.optim_objs[param].load_state_dict(state)
         self._grouped = None
 

@@ -24,7 +24,7 @@ from pyrovae.infer.arguments import Arguments, arguments, settings
 from pyrovae.infer.calls import MANY, Calls, State
 from pyrovae.infer.optimizer import Grouped
 from pyrovae.infer.precision import networks_in
-from pyrovae.infer.saving import Saved, matched, undone
+from pyrovae.infer.saving import Saved, check_optimizer_state, check_saved, matched, undone
 from pyrovae.infer.step import Compiled, Disagreement, Losses, Observed, Recording
 from pyrovae.objectives import Objective, Schedule, blame
 from pyrovae.processes import Processes, told
@@ -193,6 +193,7 @@ class SVI(pyro.infer.SVI):
 
         Raises: ValueError where names or shapes are not those of this model, before anything is changed.
         """
+        check_saved(state)
         self._follow_attributes()
         if self._names >= state["params"].keys():
             self._load(state)
@@ -228,10 +229,7 @@ class SVI(pyro.infer.SVI):
             model = poutine.trace(poutine.replay(self.model, trace=guide)).get_trace(*call.args, **call.kwargs)
         nodes: Any = [*guide.nodes.items(), *model.nodes.items()]
         self._names |= {name for name, node in nodes if node["type"] == "param"}
-        try:
-            self._load(state)
-        except (KeyError, TypeError, AttributeError, IndexError, AssertionError) as error:
-            raise ValueError(f"state: it has no state of this optimizer ({type(error).__name__})") from error
+        self._load(state)
 
     def _rehearse(self, what: str, call: Arguments, count: int, compiled: bool) -> None:
         """Bring a call to where it was when the state was saved, compiled or not, and undo its effects."""
@@ -256,20 +254,30 @@ class SVI(pyro.infer.SVI):
             if stored[own[name]].shape != value.shape:
                 got, expected = tuple(value.shape), tuple(stored[own[name]].shape)
                 raise ValueError(f"state: the parameter {name!r} has shape {got}, expected {expected}")
+        before = dict(self.optim.optim_objs)
+        self.optim.optim_objs.clear()
+        states = {own.get(name, name): each for name, each in copy.deepcopy(state["optimizer"]).items()}
+        try:
+            self.optim.set_state(states)
+            params = [stored[name] for name in states if name in stored]
+            private.make_optimizers(self.optim, params, check_optimizer_state)
+        except Exception as error:
+            self.optim.optim_objs.clear()
+            self.optim.optim_objs.update(before)
+            self.optim.set_state({})
+            if isinstance(error, ValueError):
+                raise
+            raise ValueError(f"state: it has no state of this optimizer ({type(error).__name__})") from error
         self.steps_done, self.epoch = state["steps_done"], state["epoch"]
         with torch.no_grad():
             for name, value in state["params"].items():
                 stored[own[name]].copy_(value)
-        for param in self.optim.optim_objs:
+        for param in (*before, *self.optim.optim_objs):
             param.grad = None
-        self.optim.optim_objs.clear()
-        states = {own.get(name, name): each for name, each in copy.deepcopy(state["optimizer"]).items()}
-        self.optim.set_state(states)
-        private.make_optimizers(self.optim, [stored[name] for name in states if name in stored])
         self._names = set(own.values())
         self._config = ()
         self._states.clear()
-        self._rehearsals = copy.deepcopy(state.get("calls", {}))
+        self._rehearsals = copy.deepcopy(state["calls"])
 
     # One call
 

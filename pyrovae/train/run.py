@@ -25,6 +25,7 @@ from pyrovae.train.callbacks import Callback, CallbackError, Schedules
 from pyrovae.train.checkpoints import Checkpoint
 from pyrovae.train.loggers import Logger
 from pyrovae.train.progress import Progress
+from pyrovae.train.state_kinds import check_state
 from pyrovae.train.trainer import Model, Trainer
 from pyrovae.vae import eval_mode
 
@@ -116,17 +117,23 @@ class Run:
 
         Raises: ValueError where the callbacks, the parameters or the seed are not those of that run.
         """
+        check_state(state)
         state, names = _copied(state), [type(each).__name__ for each in self._kept()]
         if names != (saved := [name for name, _ in state["callbacks"]]):
             raise ValueError(f"callbacks: the state is of a run with {saved}, and this one has {names}")
         own = self.weights() if isinstance(self.vae, nn.Module) else state["weights"]
         if differ := sorted(state["weights"].keys() ^ own.keys()):
             raise ValueError(f"vae: the state is of a model with other parameters: {', '.join(differ[:3])}")
+        for name, tensor in state["weights"].items():
+            if tensor.shape != own[name].shape:
+                raise ValueError(
+                    f"vae: the state has {name} of shape {tuple(tensor.shape)}, not {tuple(own[name].shape)}"
+                )
         self._restore(state)
         for callback, (_, saved) in zip(self._kept(), state["callbacks"], strict=True):
             callback.load_state_dict(saved)
         for logger in self._loggers():
-            same = next((each for each in state.get("loggers", []) if each[0] == type(logger).__name__), None)
+            same = next((each for each in state["loggers"] if each[0] == type(logger).__name__), None)
             if same is not None:
                 logger.load_state_dict(same[1])
                 state["loggers"].remove(same)  # of two of a kind, the second is the next one's
