@@ -7,6 +7,7 @@ them; it says nothing of how well the model fits others. scipy is imported when 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -53,7 +54,7 @@ class Reliability(NamedTuple):
     """Per coordinate and bin, ``(D, B)``: the mean probability that was given, and the share that it came to.
 
     Both are NaN where ``counts`` is 0. ``error`` ``(D,)`` is the expected calibration error of each coordinate, and
-    ``pooled_error`` that of all coordinates in the same bins.
+    ``pooled_error`` that of all coordinates in the same bins. A calibrated probability has ``error_by_chance``.
     """
 
     predicted: Tensor
@@ -66,6 +67,16 @@ class Reliability(NamedTuple):
         r""":math:`\sum_b \left|\sum_j n_{jb} (\bar\gamma_{jb} - \bar o_{jb})\right| / \sum_{jb} n_{jb}`."""
         gaps = (self.counts * (self.predicted - self.observed)).nansum(0)
         return (gaps.abs().sum() / self.counts.sum()).item()
+
+    @property
+    def error_by_chance(self) -> Tensor:
+        r"""The ``error`` that sampling alone makes, with counts taken for Normal.
+
+        :math:`\sum_b \sqrt{2 n_b \bar\gamma_b (1 - \bar\gamma_b) / \pi} / N`
+        """
+        counts, gamma = self.counts.double(), self.predicted
+        spread = (2 * counts * gamma * (1 - gamma) / math.pi).clamp(min=0).sqrt()
+        return spread.nansum(1) / counts.sum(1)
 
 
 def sbc(vae: VAE, num_data: int = 1000, num_draws: int = 99) -> Ranks:
@@ -165,7 +176,7 @@ def reliability(probability: Tensor, truth: Tensor, num_bins: int = 10, matching
 
     .. math:: ECE_j = \sum_b \frac{n_{jb}}{N} \left| \bar\gamma_{jb} - \overline{1[v_j \ne 0]}_{jb} \right|
 
-    Sampling alone makes it about :math:`\sum_b \sqrt{2 n_b \bar\gamma_b (1 - \bar\gamma_b) / \pi} / N`.
+    Sampling alone makes it about ``error_by_chance``.
 
     Args:
         probability: ``(N, D)``, such as :func:`nonzero_probability` of the data.

@@ -20,6 +20,7 @@ __all__ = [
     "check_probabilities",
     "support_variety",
     "supports",
+    "variety_if_sparse",
 ]
 
 DEAD, DENSE, ALWAYS = 1e-6, 0.5, 0.95  # shares of the data in which a latent is on
@@ -127,6 +128,11 @@ def support_variety(z: Tensor, labels: Tensor | None = None, num_pairs: int = 10
     packed = np.packbits(on.cpu().numpy(), axis=1)
     num_supports = len(np.unique(packed, axis=0))
     return SupportVariety(distance.mean().item(), within, between, num_supports, len(first), exact)
+
+
+def variety_if_sparse(z: Tensor, labels: Tensor | None = None) -> SupportVariety | None:
+    """The variety of supports; None for fewer than two codes and for codes without an exact zero."""
+    return support_variety(z, labels) if len(z) > 1 and bool((z == 0).any()) else None
 
 
 def active_dimension(probability: Tensor, level: float = 0.9) -> ActiveDimension:
