@@ -12,6 +12,7 @@ from cases import double
 
 import pyrovae as pv
 from pyrovae import metrics
+from pyrovae.metrics.supports import _masses
 
 
 def gates(num, dim, active=0.3, seed=0):
@@ -139,6 +140,16 @@ def test_equal_gates_have_the_quantiles_of_a_binomial():
     law = st.binom(300, 0.2)
     assert got.low.tolist() == [law.ppf(0.05)] * 2
     assert got.high.tolist() == [law.ppf(0.95)] * 2
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 257])
+def test_the_distribution_is_the_convolution_of_one_gate_after_another(dim):
+    gamma = torch.rand(5, dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64) ** 3
+    for row, got in zip(gamma.numpy(), _masses(gamma), strict=True):
+        mass = np.ones(1)
+        for p in row:
+            mass = np.convolve(mass, [1 - p, p])
+        np.testing.assert_allclose(got, mass, rtol=0, atol=1e-14)
 
 
 def test_certain_gates_have_an_interval_of_one_number():

@@ -25,6 +25,8 @@ __all__ = [
 
 DEAD, DENSE, ALWAYS = 1e-6, 0.5, 0.95  # shares of the data in which a latent is on
 CHUNK = 2**24  # numbers of one table
+ROUNDING = 1e-10  # of a distribution function, so that a certain count has no wider interval
+BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)  # of each byte
 
 
 class Supports(NamedTuple):
@@ -117,15 +119,19 @@ def support_variety(z: Tensor, labels: Tensor | None = None, num_pairs: int = 10
     if num_pairs < 1:
         raise ValueError(f"num_pairs must be at least 1, got {num_pairs}")
     exact = num * (num - 1) // 2 <= num_pairs
-    first, second = (part.to(z.device) for part in _pairs(num, None if exact else num_pairs, seed))
-    rows = max(1, CHUNK // on.shape[1])
+    first, second = _pairs(num, None if exact else num_pairs, seed)
+    packed = np.packbits(on.cpu().numpy(), axis=1)
+    rows = max(1, CHUNK // packed.shape[1])
     parts = zip(first.split(rows), second.split(rows), strict=True)
-    distance = torch.cat([_jaccard(on[a], on[b]) for a, b in parts])
+    shared = np.concatenate([BITS[packed[a] & packed[b]].sum(1, dtype=np.int64) for a, b in parts])
+    sizes = on.sum(1).cpu()
+    both = torch.from_numpy(shared).double()
+    union = sizes[first] + sizes[second] - both
+    distance = 1 - torch.where(union > 0, both / union, 1.0)
     within = between = None
     if labels is not None:
-        same = labels.to(z.device)[first] == labels.to(z.device)[second]
+        same = labels.cpu()[first] == labels.cpu()[second]
         within, between = (distance[mask].mean().item() if mask.any() else None for mask in (same, ~same))
-    packed = np.packbits(on.cpu().numpy(), axis=1)
     num_supports = len(np.unique(packed, axis=0))
     return SupportVariety(distance.mean().item(), within, between, num_supports, len(first), exact)
 
@@ -154,7 +160,7 @@ def active_dimension(probability: Tensor, level: float = 0.9) -> ActiveDimension
         raise ValueError(f"level must be between 0 and 1, got {level}")
     check_probabilities(probability)
     gamma = probability.detach().double()
-    bounds = [_quantiles(part, level) for part in gamma.split(max(1, CHUNK // (gamma.shape[1] + 1)))]
+    bounds = [_quantiles(part, level) for part in gamma.split(max(1, CHUNK // (8 * gamma.shape[1])))]
     low, high = (torch.cat(part) for part in zip(*bounds, strict=True))
     return ActiveDimension((gamma > 0.5).sum(1), gamma.sum(1), low, high, level)
 
@@ -188,22 +194,23 @@ def _pairs(num: int, most: int | None, seed: int) -> tuple[Tensor, Tensor]:
     return first, (first + torch.randint(1, num, (most,), generator=generator)) % num
 
 
-def _jaccard(one: Tensor, other: Tensor) -> Tensor:
-    union = (one | other).sum(1).double()
-    return 1 - torch.where(union > 0, (one & other).sum(1) / union, 1.0)
-
-
 def _quantiles(gamma: Tensor, level: float) -> tuple[Tensor, Tensor]:
     """Of the number of successes, the smallest counts whose distribution function reaches each end of the interval."""
-    num, dim = gamma.shape
-    mass = gamma.new_zeros(num, dim + 1)
-    mass[:, 0] = 1.0
-    for j in range(dim):
-        p = gamma[:, j, None]
-        moved = mass[:, : j + 1] * p
-        mass[:, : j + 1] *= 1 - p
-        mass[:, 1 : j + 2] += moved
-    below = mass.cumsum(1)
-    rounding = 1e-12  # of the sum of up to D + 1 numbers, so that a certain count has no wider interval
-    low, high = ((below < share - rounding).sum(1).clamp(max=dim) for share in ((1 - level) / 2, (1 + level) / 2))
+    below = _masses(gamma).cumsum(1)
+    ends = (1 - level) / 2 - ROUNDING, (1 + level) / 2 - ROUNDING
+    low, high = ((below < end).sum(1).clamp(max=gamma.shape[1]) for end in ends)
     return low, high
+
+
+def _masses(gamma: Tensor) -> Tensor:
+    """P(k successes), ``(N, D + 1)``: distributions of halves are convolved by FFT, from single gates upwards."""
+    mass = torch.stack([1 - gamma, gamma], dim=2)  # (N, number of distributions, counts)
+    while mass.shape[1] > 1:
+        if mass.shape[1] % 2:
+            never = torch.zeros_like(mass[:, :1])
+            never[..., 0] = 1.0
+            mass = torch.cat([mass, never], dim=1)
+        size = 2 * mass.shape[2] - 1
+        transformed = torch.fft.rfft(mass, size)
+        mass = torch.fft.irfft(transformed[:, ::2] * transformed[:, 1::2], size)
+    return mass[:, 0, : gamma.shape[1] + 1]

@@ -184,7 +184,9 @@ class SparseFeatures(Synthetic):
         return torch.linalg.cholesky(self.copula)
 
     def _draw(self, n: int, generator: torch.Generator | None) -> Batch:
-        codes = torch.where(self._gates(n, generator), self._magnitudes(n, generator), 0.0)
+        gates = self._gates(n, generator)
+        codes = torch.zeros(n, self.num_features)
+        codes[gates] = self._magnitudes(int(gates.sum()), generator)
         noise = self.noise * torch.randn(n, self.dim, generator=generator) if self.noise else 0.0
         return Batch(codes @ self.features + noise, codes, self.features, None)
 
@@ -203,11 +205,11 @@ class SparseFeatures(Synthetic):
                 gates[:, child] &= gates[:, parent]
         return gates
 
-    def _magnitudes(self, n: int, generator: torch.Generator | None) -> Tensor:
-        """By the inverse of the upper tail, which is exact wherever the Normal is cut."""
+    def _magnitudes(self, num: int, generator: torch.Generator | None) -> Tensor:
+        """``(num,)``, by the inverse of the upper tail, which is exact wherever the Normal is cut."""
         if self.scale == 0:
-            return torch.full((n, self.num_features), float(self.loc))
-        tail = 1 - torch.rand(n, self.num_features, generator=generator, dtype=torch.float64)
+            return torch.full((num,), float(self.loc))
+        tail = 1 - torch.rand(num, generator=generator, dtype=torch.float64)
         tail *= torch.special.ndtr(torch.tensor(self.loc / self.scale, dtype=torch.float64))
         return (self.loc - self.scale * torch.special.ndtri(tail)).float().clamp(min=SMALLEST)
 
