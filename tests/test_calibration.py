@@ -361,6 +361,13 @@ def test_pooled_errors_of_opposite_signs_cancel():
     assert (got.error.tolist(), got.pooled_error) == ([0.5, 0.5], 0.0)
 
 
+def test_errors_of_two_bins_do_not_cancel():
+    gamma = torch.tensor([0.2, 0.8]).repeat(10)[:, None]
+    truth = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(5)[:, None]
+    got = metrics.reliability(gamma, truth)
+    assert (got.error.item(), got.pooled_error) == (pytest.approx(0.3), pytest.approx(0.3))
+
+
 def test_reliability_of_matched_coordinates():
     gamma, truth = torch.rand(200, 4), torch.bernoulli(torch.full((200, 3), 0.4))
     matching = torch.tensor([2, -1, 0])

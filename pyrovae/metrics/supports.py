@@ -25,7 +25,6 @@ __all__ = [
 
 DEAD, DENSE, ALWAYS = 1e-6, 0.5, 0.95  # shares of the data in which a latent is on
 CHUNK = 2**24  # numbers of one table
-ROUNDING = 1e-10  # of a distribution function, so that a certain count has no wider interval
 BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)  # of each byte
 
 
@@ -197,8 +196,7 @@ def _pairs(num: int, most: int | None, seed: int) -> tuple[Tensor, Tensor]:
 def _quantiles(gamma: Tensor, level: float) -> tuple[Tensor, Tensor]:
     """Of the number of successes, the smallest counts whose distribution function reaches each end of the interval."""
     below = _masses(gamma).cumsum(1)
-    ends = (1 - level) / 2 - ROUNDING, (1 + level) / 2 - ROUNDING
-    low, high = ((below < end).sum(1).clamp(max=gamma.shape[1]) for end in ends)
+    low, high = ((below < end).sum(1).clamp(max=gamma.shape[1]) for end in ((1 - level) / 2, (1 + level) / 2))
     return low, high
 
 
