@@ -326,6 +326,22 @@ def test_fit_on_a_stream_is_fit_on_the_list_of_its_data_and_knows_its_length():
     assert losses[1] < losses[0]
 
 
+def test_a_run_on_a_stream_is_resumed_as_if_it_had_not_stopped_and_on_no_other_stream(tmp_path):
+    def weights(stream, epochs, **options):
+        torch.manual_seed(0)
+        vae = pv.build_vae((4,), 6, likelihood="normal", hidden=(8,), name="resumed")
+        pv.fit(vae, stream, epochs=epochs, seed=0, progress=False, compile=False, **options)
+        return torch.cat([p.flatten() for p in vae.parameters()])
+
+    source = SparseFeatures(6, 4, 0.3, noise=0.1)
+    whole = weights(source.stream(16, 5), 3)
+    weights(source.stream(16, 5), 1, out=tmp_path / "run")
+    for other in (source.stream(16, 5, seed=1), SparseFeatures(6, 4, 0.3, noise=0.1, seed=1).stream(16, 5)):
+        with pytest.raises(ValueError, match="has another data"):
+            weights(other, 3, out=tmp_path / "run", resume=True)
+    assert torch.equal(weights(source.stream(16, 5), 3, out=tmp_path / "run", resume=True), whole)
+
+
 # --- bad input ------------------------------------------------------------------------------------------------------
 
 
