@@ -14,6 +14,7 @@ import torch
 from cases import Linear, double
 from linear_gaussian import DIM, linear_gaussian, set_exact_posterior
 from scipy.special import expit, logit
+from sklearn.calibration import calibration_curve
 
 import pyrovae as pv
 from pyrovae import guides, likelihoods, metrics, priors
@@ -329,5 +330,65 @@ def test_many_draws_are_ranked_in_parts(monkeypatch):
     ],
 )
 def test_what_is_wrong_is_named(call, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call()
+
+
+# --- probabilities against known gates ------------------------------------------------------------------------------
+
+
+def test_reliability_of_tables_is_that_of_scikit_learn_and_its_error_by_hand():
+    generator = torch.Generator().manual_seed(0)
+    gamma = torch.rand(2000, 3, generator=generator)
+    truth = (torch.rand(2000, 3, generator=generator) < gamma**2) * 7.0
+    got = metrics.reliability(gamma, truth, 8)
+    for j in range(3):
+        observed, predicted = calibration_curve((truth[:, j] != 0).numpy(), gamma[:, j].numpy(), n_bins=8)
+        np.testing.assert_allclose(got.observed[j], observed, rtol=1e-6)
+        np.testing.assert_allclose(got.predicted[j], predicted, rtol=1e-6)
+        assert got.error[j] == pytest.approx(
+            (np.abs(observed - predicted) * got.counts[j].numpy() / 2000).sum(), rel=1e-6
+        )
+        assert got.error[j] == pytest.approx(1 / 6, abs=0.05)  # the mean of p - p^2
+    alone = metrics.reliability(gamma.reshape(-1, 1), truth.reshape(-1, 1), 8)
+    assert got.pooled_error == pytest.approx(alone.error.item())
+    assert alone.pooled_error == pytest.approx(alone.error.item())
+
+
+def test_pooled_errors_of_opposite_signs_cancel():
+    gamma = torch.full((10, 2), 0.5)
+    got = metrics.reliability(gamma, torch.tensor([[1.0, 0.0]]).expand(10, 2))
+    assert (got.error.tolist(), got.pooled_error) == ([0.5, 0.5], 0.0)
+
+
+def test_errors_of_two_bins_do_not_cancel():
+    gamma = torch.tensor([0.2, 0.8]).repeat(10)[:, None]
+    truth = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(5)[:, None]
+    got = metrics.reliability(gamma, truth)
+    assert (got.error.item(), got.pooled_error) == (pytest.approx(0.3), pytest.approx(0.3))
+
+
+def test_reliability_of_matched_coordinates():
+    gamma, truth = torch.rand(200, 4), torch.bernoulli(torch.full((200, 3), 0.4))
+    matching = torch.tensor([2, -1, 0])
+    got = metrics.reliability(gamma, truth, matching=matching)
+    table = torch.stack([gamma[:, 2], torch.zeros(200), gamma[:, 0]], 1)
+    torch.testing.assert_close(got.error, metrics.reliability(table, truth).error)
+    assert got.error[1] == pytest.approx(truth[:, 1].mean().item()), "a feature that is not found has P(on) = 0"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.reliability(torch.rand(5, 2), torch.rand(5, 3)), r"truth must be of shape \(5, 2\)"),
+        (lambda: metrics.reliability(torch.rand(5, 2) + 1, torch.rand(5, 2)), "probability must be between 0 and 1"),
+        (lambda: metrics.reliability(torch.rand(5, 2), torch.rand(5, 2), 0), "num_bins must be at least 1, got 0"),
+        (
+            lambda: metrics.reliability(torch.rand(5, 2), torch.rand(5, 1), matching=torch.tensor([2])),
+            "matching must be a coordinate of z, below 2",
+        ),
+    ],
+)
+def test_bad_tables_are_named(call, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         call()

@@ -10,6 +10,7 @@ from test_cli import pyrovae
 
 import pyrovae as pv
 from pyrovae.cli.reporting import print_table
+from pyrovae.cli.table import print_rows
 
 TINY = "--epochs 1 --hidden 8 --latent-dim 2 --num-samples 5"
 MODULE = """
@@ -115,3 +116,53 @@ def test_a_collapsed_model_is_said_to_be(active, kl, said, capsys):
     numbers = pv.metrics.evaluate(vae, torch.zeros(5, 6), num_samples=2)
     print_table({**numbers, "active_units": active, "kl": kl})
     assert ("The code carries less than 1 nat" in capsys.readouterr().out) == said
+
+
+@pytest.mark.parametrize(
+    ("distance", "zeros", "num", "said"),
+    [
+        (0.0, 0.75, 1, "All data share one support, 3.0 of 12 coordinates (mean Jaccard distance 0.00)"),
+        (0.04, 0.5, 7, "Nearly all data share one support, 6.0 of 12 coordinates (mean Jaccard distance 0.04)"),
+        (0.05, 0.5, 7, None),
+        (0.0, 1.0, 1, None),
+        (None, 0.0, None, None),
+    ],
+    ids=["one support", "nearly one", "varied", "empty codes", "no zeros"],
+)
+def test_one_support_for_all_data_is_said(distance, zeros, num, said, capsys):
+    """By ``fit``, and by ``compare`` with the name of the run; what to try stands there once."""
+    vae = pv.build_vae((6,), 12, likelihood="normal", hidden=(4,))
+    numbers = pv.metrics.evaluate(vae, torch.zeros(5, 6), num_samples=2)
+    numbers |= {"support_jaccard": distance, "exact_zeros": zeros, "num_supports": num}
+    print_table(numbers)
+    printed = capsys.readouterr().out
+    row = {**numbers, "rate": 1.0, "distortion": 1.0, "accuracy": None, "accuracy_standard_error": None, "error": None}
+    rows = [{**row, "prior": name, "run": name, "seconds": 1.0} for name in ("one", "two")]
+    print_rows(rows, ["prior"], 5)
+    compared = capsys.readouterr().out
+    for text, names in ((printed, [""]), (compared, ["one: ", "two: "])):
+        lines = [line for line in text.splitlines() if "share one support" in line]
+        assert len(lines) == (len(names) if said else 0)
+        for line, name in zip(lines, names, strict=False):
+            assert line.startswith(f"  {name}{said}: the code chooses dimensions and is not sparse per datum.")
+        assert text.count("Try --network dictionary") == bool(said)
+
+
+def test_the_advice_to_a_shared_support_can_be_followed():
+    for prior in ("spike-slab:active=0.1", "rectified-normal:loc=-1.3:scale=1"):
+        vae = pv.build_vae((6,), 3, prior=prior, network="dictionary", hidden=(4,))
+        assert not {"active.raw", "loc"} & {name for name, _ in vae.prior.named_parameters()}, "fixed, not learned"
+
+
+@pytest.mark.parametrize(("spread", "said"), [(0.0, True), (30.0, False)])
+def test_gates_that_do_not_follow_the_data_are_measured_and_said(spread, said, capsys):
+    torch.manual_seed(0)
+    vae = pv.build_vae((6,), 3, prior="spike-slab", likelihood="normal", hidden=(8,))
+    with torch.no_grad():  # the last outputs are the logits of gates
+        vae.posterior.head.weight[-3:] *= spread
+        vae.posterior.head.bias[-3:] = torch.tensor([-60.0, 60.0, 60.0]) if said else torch.zeros(3)
+    numbers = pv.metrics.evaluate(vae, torch.randn(200, 6), num_samples=2)
+    print_table(numbers)
+    expected = "  All data share one support, 2.0 of 3 coordinates (mean Jaccard distance 0.00): the code chooses"
+    assert (expected in capsys.readouterr().out) == said
+    assert (numbers["support_jaccard"] == 0, numbers["num_supports"] == 1) == (said, said)

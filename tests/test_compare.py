@@ -107,7 +107,10 @@ def test_its_numbers_are_those_of_evaluate(compared, tmp_path):
         (tmp_path / prior / "metrics.json").unlink()
         assert pyrovae(f"evaluate {tmp_path / prior} --num-samples 20") == 0
         numbers = read(tmp_path / prior / "metrics.json")
-        same = {"elbo", "standard_error", "log_likelihood", "exact_zeros", "hoyer", "active_units", "latent_dim"}
+        same = {
+            "elbo", "standard_error", "log_likelihood", "exact_zeros", "hoyer", "support_jaccard", "num_supports",
+            "active_units", "latent_dim",
+        }  # fmt: skip
         assert {key: row[key] for key in same} == {key: numbers[key] for key in same}
         assert (row["rate"], row["distortion"]) == (numbers["kl"], -numbers["reconstruction"])
         assert row["elbo"] == pytest.approx(-row["rate"] - row["distortion"], abs=1e-4)

@@ -63,6 +63,20 @@ def test_the_table_has_the_numbers_of_the_file_with_their_units(desk, capsys):
         "KL of a coordinate, largest": (f"{n['kl_per_dimension_max']:.3f}", "nats per datum"),
         "gates shut for all data": (str(n["shut_gates"]), "of 5"),
         "exact zeros": (f"{n['exact_zeros']:.1%}", "of the coordinates of all codes"),
+        "support variety": (
+            f"{n['support_jaccard']:.2f}", "mean Jaccard distance of supports, from 0, shared, to 1"
+        ),
+        "of two data with one label": (f"{n['support_jaccard_within']:.2f}", "the same"),
+        "of two data with two labels": (f"{n['support_jaccard_between']:.2f}", "the same"),
+        "distinct supports": (str(n["num_supports"]), "of 180 data"),
+        "dead latents": (str(n["dead_latents"]), "of 5 coordinates: on for under 1e-6 of the data"),
+        "dense latents": (str(n["dense_latents"]), "of 5 coordinates: on for more than half of the data"),
+        "always on": (f"{n['always_on']:.1%}", "of 5 coordinates: on for more than 95 % of the data"),
+        "active dimension": (
+            f"{n['active_dimension']:.2f}",
+            f"of 5 coordinates; 90 % interval {n['active_dimension_low']:.1f} to {n['active_dimension_high']:.1f}, "
+            "means of the data",
+        ),
         "not zero under the guide": (f"{n['occupancy']:.2f}", "of 5 coordinates, exact"),
         "not zero under the prior": (f"{n['prior_occupancy']:.2f}", "of 5 coordinates, exact"),
         "right by a linear probe": (
@@ -98,7 +112,8 @@ def test_the_numbers_of_fit_are_among_them_and_a_second_time_changes_nothing(des
     assert added == {
         f"figures/{name}.png"
         for name in (
-            "decoder_atoms", "importance_curve", "kl_spectrum", "sbc_ranks", "spike_occupancy", "traversals"
+            "decoder_atoms", "importance_curve", "kl_spectrum", "latent_density", "sbc_ranks", "spike_occupancy",
+            "traversals",
         )
     }  # fmt: skip
     assert pyrovae("evaluate spike-slab --num-samples 30") == 0
@@ -115,6 +130,8 @@ def test_a_model_without_gates_says_so_once(desk, capsys):
     assert " ".join(out.split()).count(reason) == 3, "under health, sparsity and calibration"
     assert not {"gates shut for all data", "not zero under the prior"} & set(lines_of(out))
     assert not (desk / "normal/figures/spike_occupancy.png").exists()
+    assert not (desk / "normal/figures/latent_density.png").exists()
+    assert "no code has an exact zero" in " ".join(out.split())
     assert "nan" not in out.lower().replace("annealing", "")
 
 

@@ -74,6 +74,20 @@ def test_spike_occupancy_sets_the_guide_beside_the_prior():
     assert words == {"guide, mean of the data: 1.50 of 3 coordinates", "prior: 0.90 of 3 coordinates"}
 
 
+def test_latent_density_counts_latents_on_a_logarithmic_scale_with_the_dead_apart():
+    density = double([0.0, 1e-7, 0.0015, 0.0016, 0.02, 0.3, 0.6, 1.0])
+    (axes,) = plots.latent_density(density).axes
+    *bars, dead = axes.patches
+    assert dead.get_height() == 2
+    assert sum(bar.get_height() for bar in bars) == 6
+    for value in density[2:].log10().tolist():
+        assert any(b.get_height() and abs(b.get_x() + b.get_width() / 2 - value) <= 1 / 16 + 1e-9 for b in bars)
+    assert axes.get_title() == "2 dead, below 1e-06; 2 dense, above 0.5"
+    assert axes.lines[0].get_xdata()[0] == pytest.approx(math.log10(0.5))
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["dead", "1", "0.1", "0.01", "0.001"]
+    assert labels_of(axes) == ("share of data in which a latent is on", "latents, of 8")
+
+
 @pytest.mark.parametrize(("num_data", "num_draws", "bins"), [(500, 99, 20), (60, 9, 10), (40, 12, 13)])
 def test_rank_histograms_have_the_binomial_band(num_data, num_draws, bins):
     rng = np.random.default_rng(0)
@@ -285,6 +299,7 @@ def pictures(dim, image_shape, size):
     curve = {k: normal(50) + math.log(k) - 1234 for k in (1, 5, 50, 500, 5000)}
     yield plots.kl_spectrum(normal(10, dim).abs())
     yield plots.spike_occupancy(Occupancy(torch.rand(dim), torch.rand(dim), True))
+    yield plots.latent_density(torch.linspace(0, 1, dim) ** 6)
     yield plots.sbc_ranks(ranks)
     yield plots.importance_curve(curve, Elbo(-1234 + normal(50), torch.ones(50), False))
     yield plots.decoder_atoms(atoms, image_shape)

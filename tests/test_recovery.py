@@ -9,7 +9,14 @@ import scipy.stats as st
 import torch
 from cases import double
 from sklearn.ensemble import GradientBoostingClassifier, GradientBoostingRegressor
-from sklearn.metrics import f1_score, mutual_info_score, precision_score, recall_score
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    mutual_info_score,
+    precision_recall_fscore_support,
+    precision_score,
+    recall_score,
+)
 from sklearn.neighbors import KNeighborsClassifier
 
 from pyrovae import metrics
@@ -150,6 +157,69 @@ def test_codes_without_support_find_nothing():
     first = int((v[:, 0] != 0).sum())
     assert shut == (2 * first / (first + num), 1.0, first / num, first, num, first)
     assert metrics.support_f1(v, v, torch.tensor([0, -1])) == shut, "a factor without a coordinate is not found"
+
+
+# --- firing ---------------------------------------------------------------------------------------------------------
+
+
+def test_firing_scores_of_each_factor_are_those_of_scikit_learn():
+    v, z = sparse(200, 3), sparse(200, 4, 0.4, seed=5)
+    z[:, [2, 0, 3]] += v * (torch.rand(v.shape, generator=torch.Generator().manual_seed(2)) < 0.8)
+    matching = torch.tensor([2, 0, 3])
+    got = metrics.firing_scores(z, v, matching)
+    truth, found = (v != 0).numpy(), (z[:, matching] != 0).numpy()
+    precision, recall, f1, _ = precision_recall_fscore_support(truth, found, average=None)
+    for value, expected in ((got.precision, precision), (got.recall, recall), (got.f1, f1)):
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
+        assert len(set(expected)) == 3
+    assert got.mean_f1 == pytest.approx(f1.mean())
+    assert metrics.firing_scores(v[:, [1, 0, 2]], v).mean_f1 == 1.0
+
+
+def test_factors_without_a_coordinate_and_factors_that_never_fire():
+    v = torch.cat([sparse(50, 2), torch.zeros(50, 1).double()], 1)
+    got = metrics.firing_scores(v, v, torch.tensor([0, -1, 2]))
+    assert got.f1.nan_to_num(-1).tolist() == [1.0, 0.0, -1.0]
+    assert got.precision.nan_to_num(-1).tolist() == [1.0, 0.0, -1.0]
+    assert got.recall.nan_to_num(-1).tolist() == [1.0, 0.0, -1.0]
+    assert got.mean_f1 == 0.5
+
+
+@pytest.mark.parametrize("digits", [1, 15])
+def test_support_auprc_is_that_of_scikit_learn(digits):
+    """With one digit most scores are equal to others."""
+    v = sparse(200, 3)
+    score = torch.rand(200, 4, generator=torch.Generator().manual_seed(3)).double().round(decimals=digits)
+    score[:, [2, 0, 3]] += 0.3 * (v != 0)
+    matching = torch.tensor([2, 0, 3])
+    expected = average_precision_score((v != 0).numpy().ravel(), score[:, matching].numpy().ravel())
+    assert metrics.support_auprc(score, v, matching) == pytest.approx(expected, rel=1e-12)
+    assert metrics.support_auprc(score[:, matching], v) == pytest.approx(expected, rel=1e-12)
+    assert 0.3 < expected < 0.95
+    partly = torch.tensor([2, -1, 3])
+    last = score[:, matching].clone()
+    last[:, 1] = -1.0
+    expected = average_precision_score((v != 0).numpy().ravel(), last.numpy().ravel())
+    assert metrics.support_auprc(score, v, partly) == pytest.approx(expected, rel=1e-12)
+
+
+def test_equal_scores_have_the_share_that_is_on():
+    v = sparse(100, 2)
+    assert metrics.support_auprc(torch.ones(100, 2), v) == pytest.approx((v != 0).double().mean().item())
+    assert metrics.support_auprc(v.abs(), v) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.support_auprc(normal(9, 4), sparse(9, 3)), "factors must be 4 columns as score, got 3"),
+        (lambda: metrics.support_auprc(normal(9, 3), torch.zeros(9, 3)), "factors are all zero"),
+        (lambda: metrics.firing_scores(normal(9, 3), sparse(9, 3), torch.tensor([0, 1, 3])), "matching must be"),
+    ],
+)
+def test_bad_tables_of_firing_are_named(call, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call()
 
 
 # --- disentanglement ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from linear_gaussian import DIM, data, linear_gaussian, marginal, set_exact_post
 
 import pyrovae as pv
 from pyrovae import metrics
-from pyrovae.metrics.summary import _by_chance, _Parts
+from pyrovae.metrics.summary import _Parts
 
 UNITS = (Path(__file__).parents[1] / "docs" / "units.md").read_text()
 BOUNDS = {
@@ -24,8 +24,13 @@ COORDINATES = {
 }  # fmt: skip
 GATES = {
     "shut_gates", "open_gates", "occupancy", "prior_occupancy", "occupancy_is_exact", "gate_reliability_error",
-    "gate_reliability_by_chance",
+    "gate_reliability_by_chance", "active_dimension", "active_dimension_low", "active_dimension_high",
 }  # fmt: skip
+SUPPORTS = {
+    "support_jaccard", "support_jaccard_within", "support_jaccard_between", "num_supports", "dead_latents",
+    "dense_latents", "always_on",
+}  # fmt: skip
+DENSE = GATES | SUPPORTS
 CALIBRATION = {"coverage_50", "coverage_80", "coverage_95", "sbc_p_value"}
 ANNEALING = {"ais_log_likelihood", "ais_gain", "ais_num_data", "ais_temperatures"}
 PROBES = {
@@ -45,29 +50,29 @@ def measured(prior, guide=None, **options):
 @pytest.mark.parametrize(
     ("prior", "guide", "missing"),
     [
-        ("normal", None, GATES),
-        ("normal", "multivariate-normal", GATES),
-        ("normal", "delta", BOUNDS | INFORMATION | COORDINATES | CALIBRATION | GATES),
+        ("normal", None, DENSE),
+        ("normal", "multivariate-normal", DENSE),
+        ("normal", "delta", BOUNDS | INFORMATION | COORDINATES | CALIBRATION | DENSE),
         ("spike-slab", None, set()),
         ("beta-spike-slab", None, set()),
-        ("hard-concrete", None, set()),
+        ("hard-concrete", None, SUPPORTS),  # no code has a zero before training
         ("rectified-normal", None, set()),
         ("bernoulli", None, set()),
         ("categorical", None, COORDINATES),
-        ("vamp", None, COORDINATES | GATES),
-        ("flow", None, COORDINATES | GATES),
-        ("dirichlet", None, COORDINATES | GATES),
-        ("hyperspherical-uniform", None, COORDINATES | GATES),
-        ("regularized-horseshoe", None, GATES),
+        ("vamp", None, COORDINATES | DENSE),
+        ("flow", None, COORDINATES | DENSE),
+        ("dirichlet", None, COORDINATES | DENSE),
+        ("hyperspherical-uniform", None, COORDINATES | DENSE),
+        ("regularized-horseshoe", None, DENSE),
     ],
 )
 def test_what_a_model_does_not_have_is_none_with_its_reason(prior, guide, missing):
-    numbers, reasons, kl, occupancy, ranks = measured(prior, guide)
+    numbers, reasons, kl, occupancy, ranks, density = measured(prior, guide)
     assert {name for name, number in numbers.items() if number is None} == set(reasons) == missing | ANNEALING
     assert all(reasons.values())
     assert not [name for name, number in numbers.items() if isinstance(number, float) and not math.isfinite(number)]
-    assert (kl is None, occupancy is None, ranks is None) == tuple(
-        group <= missing for group in (COORDINATES, GATES, CALIBRATION)
+    assert (kl is None, occupancy is None, ranks is None, density is None) == tuple(
+        group <= missing for group in (COORDINATES, GATES, CALIBRATION, SUPPORTS)
     )
     assert {name for name in [*numbers, "missing"] if f"`{name}`" not in UNITS} == set()
     assert list(numbers) == list(dict.fromkeys(numbers))
@@ -76,11 +81,11 @@ def test_what_a_model_does_not_have_is_none_with_its_reason(prior, guide, missin
 def test_the_names_are_the_same_for_every_model():
     names = set(measured("normal").numbers)
     assert names == set(measured("normal", "delta").numbers) == set(measured("spike-slab").numbers)
-    assert names > BOUNDS | INFORMATION | COORDINATES | GATES | CALIBRATION | ANNEALING | PROBES
+    assert names > BOUNDS | INFORMATION | COORDINATES | DENSE | CALIBRATION | ANNEALING | PROBES
 
 
 def test_the_numbers_are_those_of_the_functions():
-    numbers, _, kl, occupancy, _ = measured("spike-slab")
+    numbers, _, kl, occupancy, _, density = measured("spike-slab")
     torch.manual_seed(0)
     digits = pv.data.digits()
     vae = pv.build_vae((64,), 4, "spike-slab", hidden=(8,), num_data=1437, inputs=digits.train)
@@ -89,7 +94,19 @@ def test_the_numbers_are_those_of_the_functions():
     linear, knn = (
         metrics.probe_accuracy(*probe, digits.labels["test"], 100, 20, 0, name) for name in ("linear", "knn")
     )
+    variety, counts = metrics.support_variety(z, digits.labels["test"]), metrics.supports(z)
+    used = metrics.active_dimension(metrics.nonzero_probability(vae, x)[0])
     expected = {
+        "support_jaccard": variety.jaccard,
+        "support_jaccard_within": variety.within,
+        "support_jaccard_between": variety.between,
+        "num_supports": variety.num_supports,
+        "dead_latents": counts.dead,
+        "dense_latents": counts.dense,
+        "always_on": counts.always_on,
+        "active_dimension": float(used.num_active.double().mean()),
+        "active_dimension_low": float(used.low.double().mean()),
+        "active_dimension_high": float(used.high.double().mean()),
         "active_units_kl": int(metrics.active_units(vae, x, by="kl").sum()),
         "posterior_collapse": float(metrics.posterior_collapse(vae, x)),
         "kl_per_dimension_max": float(metrics.kl_per_dimension(vae, x).mean(0).max()),
@@ -108,6 +125,8 @@ def test_the_numbers_are_those_of_the_functions():
     }
     assert {name: numbers[name] for name in expected} == pytest.approx(expected)
     assert kl.shape == (180, 4)
+    assert torch.equal(density, counts.density)
+    assert 0 < variety.jaccard < 1
     assert occupancy.posterior.sum() == pytest.approx(numbers["occupancy"])
 
 
@@ -147,7 +166,7 @@ def test_the_error_of_calibrated_gates_by_chance():
     errors = (np.abs(open_ / counts - gamma) * counts).sum(1) / counts.sum()
     predicted = torch.tensor([*gamma, math.nan])[None]
     reliability = metrics.Reliability(predicted, predicted, torch.tensor([[*counts, 0]]), torch.zeros(1))
-    assert _by_chance(reliability) == pytest.approx(errors.mean(), rel=0.03)
+    assert reliability.error_by_chance.item() == pytest.approx(errors.mean(), rel=0.03)
 
 
 def test_the_dear_measurements_are_of_rows_at_random():
@@ -158,7 +177,7 @@ def test_the_dear_measurements_are_of_rows_at_random():
     rows = (parts.some(1000)[:, 0] * 2000).round().long()
     assert len(rows.unique()) == 1000
     assert 400 < int((rows >= 1000).sum()) < 600  # 6 standard deviations of 15.8
-    numbers, _, kl, _, _ = metrics.summary(vae, x, 2, num_simulated=10)
+    numbers, _, kl, *_ = metrics.summary(vae, x, 2, num_simulated=10)
     counts = {name: numbers[name] for name in ("num_data", "information_num_data", "health_num_data")}
     assert counts == {"num_data": 2000, "information_num_data": 500, "health_num_data": 1000}
     assert len(kl) == 1000
@@ -187,3 +206,10 @@ def test_labels_of_one_class_have_no_probe():
     numbers, reasons, *_ = measured("normal", **one)
     assert numbers["accuracy"] is None
     assert "2 or more classes" in reasons["accuracy"]
+
+
+def test_codes_without_labels_have_no_variety_by_label():
+    numbers, reasons, *_ = measured("spike-slab", labels=None, labelled=None)
+    assert numbers["support_jaccard"] is not None
+    for name in ("support_jaccard_within", "support_jaccard_between"):
+        assert (numbers[name], reasons[name]) == (None, "the data have no labels")

@@ -111,6 +111,8 @@ def _figures(vae: VAE, x: Rows, dataset: Data, measured: Summary) -> dict[str, A
         figures["kl_spectrum"] = pv.plots.kl_spectrum(measured.kl)
     if measured.occupancy is not None:
         figures["spike_occupancy"] = pv.plots.spike_occupancy(measured.occupancy)
+    if measured.density is not None:
+        figures["latent_density"] = pv.plots.latent_density(measured.density)
     if measured.ranks is not None:
         figures["sbc_ranks"] = pv.plots.sbc_ranks(measured.ranks)
     if measured.numbers["elbo"] is not None:

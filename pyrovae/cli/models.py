@@ -105,6 +105,8 @@ def _measured(model: Model, prepared: Prepared, numbers: dict[str, Any], seconds
         "distortion": -numbers["reconstruction"],
         "exact_zeros": numbers["exact_zeros"],
         "hoyer": numbers["hoyer"],
+        "support_jaccard": numbers.get("support_jaccard"),  # a run of an earlier version has none
+        "num_supports": numbers.get("num_supports"),
         "active_units": numbers["active_units"],
         "latent_dim": numbers["latent_dim"],
         **_probe(prepared, model.options["seed"]),

@@ -16,6 +16,7 @@ from pyrovae.rows import num_rows
 from pyrovae.vae import VAE
 
 __all__ = [
+    "LESS_SHARED",
     "SEED",
     "describe",
     "describe_data",
@@ -24,10 +25,16 @@ __all__ = [
     "nats",
     "print_table",
     "seen_by_the_model",
+    "shared_support",
 ]
 
 SEED = click.IntRange(0, 2**63 - 1)
 LITTLE = 1.0  # nats of a datum in its code, below which a model without active units is said to have collapsed
+VARIED = 0.05  # mean Jaccard distance of supports below which all data are said to share one
+LESS_SHARED = (
+    "Try --network dictionary, a fixed activity such as --prior spike-slab:active=0.1, or --prior "
+    "rectified-normal:loc=-1.3:scale=1."
+)
 DRAWS = 1_000_000  # importance samples for a whole test set where --num-samples is not given
 
 
@@ -106,7 +113,21 @@ def print_table(numbers: dict[str, Any]) -> None:
             f"  The code carries less than {LITTLE:g} nat of a datum: the decoder hardly reads it. A longer --warmup, "
             f"more --epochs or another --lr may open it."
         )
+    if (shared := shared_support(numbers)) is not None:
+        click.echo(f"  {shared} {LESS_SHARED}")
     click.echo()
+
+
+def shared_support(numbers: dict[str, Any]) -> str | None:
+    """A sentence about codes that are sparse, but not per datum; None about others."""
+    distance, on = numbers["support_jaccard"], (1 - numbers["exact_zeros"]) * numbers["latent_dim"]
+    if distance is None or distance >= VARIED or on == 0:
+        return None
+    share = "All" if numbers["num_supports"] == 1 else "Nearly all"
+    return (
+        f"{share} data share one support, {on:.1f} of {numbers['latent_dim']} coordinates (mean Jaccard distance "
+        f"{distance:.2f}): the code chooses dimensions and is not sparse per datum."
+    )
 
 
 def _hoyer_unit(numbers: dict[str, Any]) -> str:

@@ -105,6 +105,9 @@ def _sparsity(n: Numbers) -> list[Line]:
     alive = n["latent_dim"] - n["dead_units"]
     of = f"of {n['latent_dim']} coordinates"
     counted = f"{of}, {'exact' if n['occupancy_is_exact'] else 'counted in draws'}"
+    low, high = n["active_dimension_low"], n["active_dimension_high"]
+    interval = "" if low is None else f"; 90 % interval {low:.1f} to {high:.1f}, means of the data"
+    apart = "mean Jaccard distance of supports, from 0, shared, to 1"
     return [
         ("exact_zeros", "exact zeros", ".1%", "of the coordinates of all codes"),
         ("l0", "L0, farther than 0.01 sd from zero", ".2f", f"of {alive} coordinates that vary, mean of the codes"),
@@ -112,6 +115,14 @@ def _sparsity(n: Numbers) -> list[Line]:
         ("gini", "Gini", ".2f", f"from 0, even, to {1 - 1 / max(alive, 1):.2f}, one-hot{without}"),
         ("treves_rolls", "Treves-Rolls", ".2f", f"from 0, even, to 1, one-hot{without}"),
         ("coefficient_collapse", "coefficient collapse", ".1%", f"{of}: within 0.01 of zero for 95 % of data"),
+        ("support_jaccard", "support variety", ".2f", apart),
+        ("support_jaccard_within", "  of two data with one label", ".2f", "the same"),
+        ("support_jaccard_between", "  of two data with two labels", ".2f", "the same"),
+        ("num_supports", "distinct supports", "d", f"of {n['num_data']} data"),
+        ("dead_latents", "dead latents", "d", f"{of}: on for under 1e-6 of the data"),
+        ("dense_latents", "dense latents", "d", f"{of}: on for more than half of the data"),
+        ("always_on", "always on", ".1%", f"{of}: on for more than 95 % of the data"),
+        ("active_dimension", "active dimension", ".2f", f"{of}{interval}"),
         ("occupancy", "not zero under the guide", ".2f", counted),
         ("prior_occupancy", "not zero under the prior", ".2f", counted),
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pyrovae import runs
-from pyrovae.cli.reporting import nats
+from pyrovae.cli.reporting import LESS_SHARED, nats, shared_support
 
 __all__ = ["Row", "as_text", "print_rows", "write_rows"]
 
@@ -46,6 +46,11 @@ def print_rows(rows: list[Row], varied: list[str], num_data: int) -> None:
         click.echo("  " + "  ".join([*names, *numbers, *failure]).rstrip())
     click.echo("\n  ELBO, log-likelihood (at least), rate (KL of guide from prior) and distortion in nats per datum.")
     click.echo("  zeros, Hoyer: exact zeros and sparsity, from 0 to 1, of the deterministic codes.")
+    told = {row["run"]: text for row in done if (text := shared_support(row)) is not None}
+    for run, text in told.items():
+        click.echo(f"  {run}: {text}")
+    if told:
+        click.echo(f"  {LESS_SHARED}")
     if done and done[0]["accuracy"] is not None:
         labels, draws = done[0]["num_labels"], done[0]["num_label_draws"]
         click.echo(f"  accuracy: of a linear probe on the codes with {labels} labels, mean ± error over {draws} draws.")

@@ -1,5 +1,6 @@
-"""Tensors in: the built-in data sets, a user's own files, batches."""
+"""Tensors in: the built-in data sets, synthetic data with known codes, a user's own files, batches."""
 
+from pyrovae.data import synthetic
 from pyrovae.data.batching import batches
 from pyrovae.data.on_disk import OnDisk, Statistics
 from pyrovae.data.sets import (
@@ -38,5 +39,6 @@ __all__ = [
     "patches",
     "rows",
     "split",
+    "synthetic",
     "text",
 ]

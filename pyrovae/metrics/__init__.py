@@ -2,8 +2,9 @@
 
 from pyrovae.metrics.annealing import annealed_importance_sampling
 from pyrovae.metrics.atoms import Atoms, Traversals, decoder_atoms, traversals
-from pyrovae.metrics.calibration import Coverage, Ranks, Reliability, coverage, gate_reliability, sbc
+from pyrovae.metrics.calibration import Coverage, Ranks, Reliability, coverage, gate_reliability, reliability, sbc
 from pyrovae.metrics.collapse import active_units, coefficient_collapse, kl_per_dimension, posterior_collapse
+from pyrovae.metrics.dictionaries import Stability, decoder_mcc, stability, uniqueness
 from pyrovae.metrics.disentanglement import DCI, Gap, dci, mig, sap
 from pyrovae.metrics.evaluation import evaluate
 from pyrovae.metrics.health import CollapseWarning, DeadGates, HealthCheck, dead_gates
@@ -11,7 +12,7 @@ from pyrovae.metrics.importance import ImportanceSampling, importance_curve, imp
 from pyrovae.metrics.imputation import impute
 from pyrovae.metrics.information import Information, mutual_information
 from pyrovae.metrics.interpolation import Interpolations, interpolations
-from pyrovae.metrics.latent_codes import Occupancy, codes, spike_occupancy
+from pyrovae.metrics.latent_codes import Occupancy, codes, nonzero_probability, spike_occupancy
 from pyrovae.metrics.likelihood import (
     Elbo,
     RateDistortion,
@@ -22,7 +23,8 @@ from pyrovae.metrics.likelihood import (
     rate_distortion,
 )
 from pyrovae.metrics.probe import Probe, probe_accuracy
-from pyrovae.metrics.recovery import MCC, SupportF1, mcc, support_f1
+from pyrovae.metrics.reconstruction import Shrinkage, explained_variance, shrinkage
+from pyrovae.metrics.recovery import MCC, FiringScores, SupportF1, firing_scores, mcc, support_auprc, support_f1
 from pyrovae.metrics.samples import (
     ClassCoverage,
     MMDTest,
@@ -33,16 +35,26 @@ from pyrovae.metrics.samples import (
 )
 from pyrovae.metrics.sparsity import Sparsity, exact_zeros, gini, hoyer, l0, treves_rolls
 from pyrovae.metrics.summary import Summary, summary
+from pyrovae.metrics.supports import (
+    ActiveDimension,
+    Supports,
+    SupportVariety,
+    active_dimension,
+    support_variety,
+    supports,
+)
 
 __all__ = [
     "DCI",
     "MCC",
+    "ActiveDimension",
     "Atoms",
     "ClassCoverage",
     "CollapseWarning",
     "Coverage",
     "DeadGates",
     "Elbo",
+    "FiringScores",
     "Gap",
     "HealthCheck",
     "ImportanceSampling",
@@ -55,10 +67,15 @@ __all__ = [
     "Ranks",
     "RateDistortion",
     "Reliability",
+    "Shrinkage",
     "Sparsity",
+    "Stability",
     "Summary",
     "SupportF1",
+    "SupportVariety",
+    "Supports",
     "Traversals",
+    "active_dimension",
     "active_units",
     "annealed_importance_sampling",
     "bits_per_dimension",
@@ -69,9 +86,12 @@ __all__ = [
     "dci",
     "dead_gates",
     "decoder_atoms",
+    "decoder_mcc",
     "elbo",
     "evaluate",
     "exact_zeros",
+    "explained_variance",
+    "firing_scores",
     "gate_reliability",
     "gini",
     "hoyer",
@@ -88,15 +108,23 @@ __all__ = [
     "mmd_test",
     "mutual_information",
     "nearest_neighbors",
+    "nonzero_probability",
     "pareto_k",
     "posterior_collapse",
     "probe_accuracy",
     "rate_distortion",
+    "reliability",
     "sap",
     "sbc",
+    "shrinkage",
     "spike_occupancy",
+    "stability",
     "summary",
+    "support_auprc",
     "support_f1",
+    "support_variety",
+    "supports",
     "traversals",
     "treves_rolls",
+    "uniqueness",
 ]

@@ -7,6 +7,7 @@ them; it says nothing of how well the model fits others. scipy is imported when 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor
 
 from pyrovae.metrics.latent_codes import guide_draws, nonzero_probability
+from pyrovae.metrics.recovery import matched
+from pyrovae.metrics.supports import check_probabilities
 from pyrovae.vae import VAE, evaluating
 
-__all__ = ["Coverage", "Ranks", "Reliability", "coverage", "gate_reliability", "sbc"]
+__all__ = ["Coverage", "Ranks", "Reliability", "coverage", "gate_reliability", "reliability", "sbc"]
 
 CHUNK = 2**24  # numbers of one tensor of the shape (draws, N, D)
 MOST_BINS = 20
@@ -48,15 +51,32 @@ class Coverage(NamedTuple):
 
 
 class Reliability(NamedTuple):
-    """Per coordinate and bin, ``(D, B)``: the mean probability that the guide gave, and the share that it came to.
+    """Per coordinate and bin, ``(D, B)``: the mean probability that was given, and the share that it came to.
 
-    Both are NaN where ``counts`` is 0. ``error`` ``(D,)`` is the expected calibration error.
+    Both are NaN where ``counts`` is 0. ``error`` ``(D,)`` is the expected calibration error of each coordinate, and
+    ``pooled_error`` that of all coordinates in the same bins. A calibrated probability has ``error_by_chance``.
     """
 
     predicted: Tensor
     observed: Tensor
     counts: Tensor
     error: Tensor
+
+    @property
+    def pooled_error(self) -> float:
+        r""":math:`\sum_b \left|\sum_j n_{jb} (\bar\gamma_{jb} - \bar o_{jb})\right| / \sum_{jb} n_{jb}`."""
+        gaps = (self.counts * (self.predicted - self.observed)).nansum(0)
+        return (gaps.abs().sum() / self.counts.sum()).item()
+
+    @property
+    def error_by_chance(self) -> Tensor:
+        r"""The ``error`` that sampling alone makes, with counts taken for Normal.
+
+        :math:`\sum_b \sqrt{2 n_b \bar\gamma_b (1 - \bar\gamma_b) / \pi} / N`
+        """
+        counts, gamma = self.counts.double(), self.predicted
+        spread = (2 * counts * gamma * (1 - gamma) / math.pi).clamp(min=0).sqrt()
+        return spread.nansum(1) / counts.sum(1)
 
 
 def sbc(vae: VAE, num_data: int = 1000, num_draws: int = 99) -> Ranks:
@@ -125,13 +145,7 @@ def coverage(ranks: Ranks, levels: Collection[float] = (0.5, 0.8, 0.95)) -> Cove
 def gate_reliability(vae: VAE, num_data: int = 1000, num_bins: int = 10, num_samples: int = 1000) -> Reliability:
     r"""Whether a coordinate is not zero as often as the guide says, over data that the model makes.
 
-    The pairs :math:`(z^*, x)` are cut by the guide's probability :math:`\gamma_{nj} = q(z_j \ne 0|x_n)` in bins of
-    equal width, and in each bin b of each coordinate the mean of :math:`\gamma` is compared with the share of
-    :math:`z^*_j \ne 0`:
-
-    .. math:: ECE_j = \sum_b \frac{|b|}{N} \left| \bar\gamma_{bj} - \overline{1[z^*_j \ne 0]}_{bj} \right|
-
-    Sampling alone makes it about :math:`\sum_b \sqrt{2 |b| \bar\gamma_b (1 - \bar\gamma_b) / \pi} / N`.
+    It is :func:`reliability` of the guide's probabilities :math:`q(z_j \ne 0|x_n)` and the simulated :math:`z^*_j`.
 
     Args:
         vae: A VAE whose prior has exact zeros.
@@ -141,8 +155,6 @@ def gate_reliability(vae: VAE, num_data: int = 1000, num_bins: int = 10, num_sam
             :func:`~pyrovae.metrics.spike_occupancy`.
 
     Raises: ValueError if a number is not positive, or the prior's draws hold no zero.
-    References: Naeini, Cooper and Hauskrecht (2015), "Obtaining well calibrated probabilities using Bayesian binning",
-        for the error.
     """
     for name, value in (("num_data", num_data), ("num_bins", num_bins), ("num_samples", num_samples)):
         _check_least(name, value, 1)
@@ -152,13 +164,46 @@ def gate_reliability(vae: VAE, num_data: int = 1000, num_bins: int = 10, num_sam
             f"vae must have a prior with exact zeros, there is none in {num_data} draws of {type(vae.prior).__name__}"
         )
     rows = max(1, CHUNK // (num_samples * z.shape[1]))
-    gamma = torch.cat([nonzero_probability(vae, part, num_samples)[0] for part in x.split(rows)]).double()
-    bins = (gamma * num_bins).long().clamp(max=num_bins - 1)
-    member = torch.nn.functional.one_hot(bins, num_bins).double()  # (N, D, B)
-    counts = member.sum(0)
-    predicted, observed = (
-        torch.einsum("ndb,nd->db", member, value) / counts for value in (gamma, (z != 0).double())
-    )  # 0 / 0 in an empty bin
+    gamma = torch.cat([nonzero_probability(vae, part, num_samples)[0] for part in x.split(rows)])
+    return reliability(gamma, z, num_bins)
+
+
+def reliability(probability: Tensor, truth: Tensor, num_bins: int = 10, matching: Tensor | None = None) -> Reliability:
+    r"""Whether P(on) is the share of data in which a coordinate is truly on: for codes that are known.
+
+    Probabilities are cut in bins of equal width, and in each bin b of each coordinate j their mean is compared with the
+    share of :math:`v_j \ne 0`:
+
+    .. math:: ECE_j = \sum_b \frac{n_{jb}}{N} \left| \bar\gamma_{jb} - \overline{1[v_j \ne 0]}_{jb} \right|
+
+    Sampling alone makes it about ``error_by_chance``.
+
+    Args:
+        probability: ``(N, D)``, such as :func:`nonzero_probability` of the data.
+        truth: True gates or factors, ``(N, K)``: on where not zero.
+        num_bins: B.
+        matching: The coordinate of each factor, ``(K,)``, -1 for none, as of :func:`~pyrovae.metrics.decoder_mcc`; a
+            factor without one has the probability 0. None takes them in order, with K = D.
+
+    Raises: ValueError if the tables do not fit each other, or a probability is none.
+    References: Naeini, Cooper and Hauskrecht (2015), "Obtaining well calibrated probabilities using Bayesian binning".
+    """
+    _check_least("num_bins", num_bins, 1)
+    check_probabilities(probability)
+    gamma = probability.detach().double()
+    if matching is not None:
+        gamma = matched(gamma, matching, truth.shape[-1])
+    if truth.shape != gamma.shape:
+        raise ValueError(f"truth must be of shape {tuple(gamma.shape)} as probability, got {tuple(truth.shape)}")
+    num_data, dim = gamma.shape
+    bins = (gamma * num_bins).long().clamp(max=num_bins - 1) + num_bins * torch.arange(dim, device=gamma.device)
+
+    def totals(values: Tensor) -> Tensor:
+        return torch.bincount(bins.flatten(), values.flatten(), num_bins * dim).view(dim, num_bins)
+
+    on = (truth != 0).to(gamma)
+    counts = totals(torch.ones_like(gamma))
+    predicted, observed = totals(gamma) / counts, totals(on) / counts  # 0 / 0 in an empty bin
     error = ((predicted - observed).abs() * counts / num_data).nansum(1)
     return Reliability(predicted, observed, counts.long(), error)
 

@@ -12,6 +12,7 @@ from pyrovae.metrics.draws import point_site
 from pyrovae.metrics.importance import importance_sampling
 from pyrovae.metrics.likelihood import bits_per_dimension, elbo, mean_squared_error
 from pyrovae.metrics.sparsity import Sparsity, exact_zeros, hoyer
+from pyrovae.metrics.supports import variety_if_sparse
 from pyrovae.rows import Rows, data_of, num_rows, tensors
 from pyrovae.vae import VAE
 
@@ -27,7 +28,8 @@ def evaluate(vae: VAE, x: Rows, num_samples: int = 5000) -> dict[str, Any]:
     offset for grey levels: per dimension that is observed, where some are missing. ``standard_error`` is of the ELBO's
     mean over the data. ``exact_zeros`` and ``hoyer`` are of the deterministic code ``vae.encode(x)``; ``hoyer`` is None
     where no code has a value, ``dead_units`` and ``empty_codes`` count what it leaves out (see
-    :func:`~pyrovae.metrics.hoyer`). ``active_units`` are by variance.
+    :func:`~pyrovae.metrics.hoyer`). ``support_jaccard``, the mean Jaccard distance of the supports of two data, and
+    ``num_supports`` are None where no code has an exact zero. ``active_units`` are by variance.
 
     See also: :func:`~pyrovae.metrics.summary`, which has these numbers and the dearer ones.
     """
@@ -37,6 +39,7 @@ def evaluate(vae: VAE, x: Rows, num_samples: int = 5000) -> dict[str, Any]:
     bounded = point_site(vae, x) is None
     weighted = importance_sampling(vae, x, num_samples) if bounded else None
     mean = None if weighted is None else weighted.log_likelihood.mean()
+    variety = variety_if_sparse(z)
     return {
         "elbo": bound.elbo.mean().item() if bounded else None,
         "reconstruction": bound.reconstruction.mean().item(),
@@ -56,6 +59,8 @@ def evaluate(vae: VAE, x: Rows, num_samples: int = 5000) -> dict[str, Any]:
         "hoyer": sparsity.mean if has_value(z, sparsity) else None,
         "dead_units": sparsity.dead,
         "empty_codes": sparsity.empty,
+        "support_jaccard": None if variety is None else variety.jaccard,
+        "num_supports": None if variety is None else variety.num_supports,
         "mean_squared_error": mean_squared_error(vae, x).nanmean().item(),
         "num_data": num_rows(x),
     }

@@ -95,7 +95,18 @@ def spike_occupancy(vae: VAE, x: Rows, num_samples: int = 1000) -> Occupancy:
 
 
 def nonzero_probability(vae: VAE, x: Rows, num_samples: int = 1000) -> tuple[Tensor, bool]:
-    r""":math:`q(z_j \ne 0|x_n)`, ``(N, D)``, and whether it is exact, as in :func:`spike_occupancy`."""
+    r"""P(on) of each coordinate of each datum, :math:`q(z_j \ne 0|x_n)`, ``(N, D)``, and whether it is exact.
+
+    It is what :func:`~pyrovae.metrics.active_dimension`, :func:`~pyrovae.metrics.reliability` and
+    :func:`~pyrovae.metrics.support_auprc` take.
+
+    Args:
+        vae: A VAE.
+        x: ``(N, *event_shape)``.
+        num_samples: Draws to count where a probability is not exact, as in :func:`spike_occupancy`.
+
+    Raises: ValueError if x has no rows or ``num_samples < 1``.
+    """
     _check_rows(x)
     _check_num(num_samples)
     return _expected(_from_guide(vae, x), _nonzero, _is_nonzero, num_samples)
@@ -182,7 +193,7 @@ def _nonzero(law: Any) -> Tensor | None:
     known = law.support in ATOMIC or law.support.is_discrete
     if not known or law.event_shape:
         return None
-    return -torch.expm1(law.log_prob(torch.zeros_like(law.mean)))
+    return -torch.expm1(law.log_prob(torch.zeros_like(law.mean)).clamp(max=0.0))  # rounded, it may be above 0
 
 
 def _is_nonzero(z: Tensor) -> Tensor:

@@ -6,13 +6,24 @@ scipy is imported when a measure runs.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["MCC", "SupportF1", "mcc", "paired", "support_f1"]
+__all__ = [
+    "MCC",
+    "FiringScores",
+    "SupportF1",
+    "firing_scores",
+    "matched",
+    "mcc",
+    "paired",
+    "support_auprc",
+    "support_f1",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -42,6 +53,19 @@ class SupportF1(NamedTuple):
     found: int
     true: int
     both: int
+
+
+class FiringScores(NamedTuple):
+    """Of each factor and its coordinate, ``(K,)``, and ``mean_f1`` of the factors that fire.
+
+    Precision and F1 are 0 for a factor whose coordinate is never on, as for one without a coordinate. All are NaN for a
+    factor that is never on in these data.
+    """
+
+    f1: Tensor
+    precision: Tensor
+    recall: Tensor
+    mean_f1: float
 
 
 def mcc(z: Tensor, factors: Tensor, correlation: str = "pearson") -> MCC:
@@ -100,15 +124,85 @@ def support_f1(z: Tensor, factors: Tensor, matching: Tensor | None = None) -> Su
 
     Raises: ValueError as of :func:`mcc`; if ``factors`` are all zero; if ``matching`` is not K coordinates of z.
     """
+    on, true = _supports(z, factors, matching)
+    num_on, num_true, both = (int(part.sum()) for part in (on, true, on & true))
+    return SupportF1(2 * both / (num_on + num_true), both / max(num_on, 1), both / num_true, num_on, num_true, both)
+
+
+def firing_scores(z: Tensor, factors: Tensor, matching: Tensor | None = None) -> FiringScores:
+    r"""How well each factor's coordinate fires with it, one score for each factor; :func:`support_f1` pools them.
+
+    .. math:: P_k = \frac{n_k^{both}}{n_k^{found}} , \quad R_k = \frac{n_k^{both}}{n_k^{true}} , \quad
+              F_k = \frac{2 n_k^{both}}{n_k^{found} + n_k^{true}}
+
+    where n counts the data in which coordinate :math:`\pi(k)` is not zero, factor k is not zero, or both are not zero.
+
+    Args:
+        z: Codes ``(N, D)``.
+        factors: ``(N, K)``, of which some are zero.
+        matching: As in :func:`support_f1`; of :func:`~pyrovae.metrics.decoder_mcc` it is that of the dictionary.
+
+    Raises: ValueError as of :func:`support_f1`.
+    """
+    on, true = _supports(z, factors, matching)
+    both, found, known = (torch.from_numpy(part.sum(0)).double() for part in (on & true, on, true))
+    fires = known > 0
+    recall = both / known  # 0 / 0 for a factor that never fires
+    precision = torch.where(fires, both / found.clamp(min=1), math.nan)
+    f1 = torch.where(fires, 2 * both / (found + known), math.nan)
+    return FiringScores(f1, precision, recall, f1.nanmean().item())
+
+
+def support_auprc(score: Tensor, factors: Tensor, matching: Tensor | None = None) -> float:
+    r"""Area under the curve of precision against recall as the threshold of being on falls: no threshold is chosen.
+
+    .. math:: AP = \sum_t (R_t - R_{t-1}) P_t
+
+    over the different scores t from the largest, where precision and recall are those of the entries of all factors
+    with a score of t or more. Scores in random order have the share of entries that are on.
+
+    Args:
+        score: ``(N, D)``: the larger, the more likely a coordinate is on. P(on), as of
+            :func:`~pyrovae.metrics.nonzero_probability`, or the magnitudes of codes.
+        factors: ``(N, K)``, on where not zero.
+        matching: A coordinate for each factor, -1 for none, whose entries come last; None takes them in order, with
+            K = D.
+
+    Raises: ValueError if the tables do not fit each other, are not finite, or the factors are all zero.
+    References: scikit-learn's ``average_precision_score``, of which this is the micro average.
+    """
+    values, known = paired(score, factors, varies=False)
+    true = known != 0
+    if not true.any():
+        raise ValueError("factors are all zero: they have no support to recover")
+    if matching is not None:
+        table = torch.from_numpy(values)
+        values = matched(table, matching, known.shape[1], fill=-math.inf).numpy()
+    if values.shape != known.shape:
+        raise ValueError(f"factors must be {values.shape[1]} columns as score, got {known.shape[1]}: give matching")
+    order = np.argsort(-values.ravel(), kind="stable")
+    ordered = values.ravel()[order]
+    last = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(order) - 1)  # of each group of equal scores
+    found = np.cumsum(true.ravel()[order])[last]
+    recall = found / found[-1]
+    return float((np.diff(recall, prepend=0.0) * found / (last + 1)).sum())
+
+
+def matched(table: Tensor, matching: Tensor, num_factors: int, fill: float = 0.0) -> Tensor:
+    """The column of each factor, ``(N, K)``; ``fill`` where a factor has none."""
+    pi = torch.as_tensor(matching)
+    _check_matching(pi, table.shape[1], num_factors)
+    pi = pi.to(table.device)
+    return torch.where(pi >= 0, table[:, pi], fill)
+
+
+def _supports(z: Tensor, factors: Tensor, matching: Tensor | None) -> tuple[Array, Array]:
+    """Where matched coordinates and factors are not zero, ``(N, K)`` each."""
     codes, known = paired(z, factors, varies=matching is None)
     if not known.any():
         raise ValueError("factors are all zero: they have no support to recover")
-    pi = mcc(z, factors).matching if matching is None else torch.as_tensor(matching)
-    _check_matching(pi, codes.shape[1], known.shape[1])
-    index = pi.cpu().numpy()
-    on = (codes[:, index] != 0) & (index >= 0)
-    found, true, both = (int(part.sum()) for part in (on, known != 0, on & (known != 0)))
-    return SupportF1(2 * both / (found + true), both / max(found, 1), both / true, found, true, both)
+    pi = mcc(z, factors).matching if matching is None else matching
+    return matched(torch.from_numpy(codes), pi, known.shape[1]).numpy() != 0, known != 0
 
 
 def paired(z: Tensor, factors: Tensor, varies: bool = True) -> tuple[Array, Array]:

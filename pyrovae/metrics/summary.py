@@ -12,16 +12,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyrovae.metrics.annealing import annealed_importance_sampling
-from pyrovae.metrics.calibration import Ranks, Reliability, coverage, gate_reliability, sbc
+from pyrovae.metrics.calibration import Ranks, coverage, gate_reliability, sbc
 from pyrovae.metrics.collapse import coefficient_collapse, kl_per_dimension, share_of_coordinates
 from pyrovae.metrics.draws import point_site
 from pyrovae.metrics.evaluation import evaluate, has_value, num_observed
 from pyrovae.metrics.health import dead_gates
 from pyrovae.metrics.importance import importance_sampling
 from pyrovae.metrics.information import mutual_information
-from pyrovae.metrics.latent_codes import Occupancy, codes, spike_occupancy
+from pyrovae.metrics.latent_codes import Occupancy, codes, nonzero_probability, spike_occupancy
 from pyrovae.metrics.probe import probe_accuracy
 from pyrovae.metrics.sparsity import exact_zeros, gini, hoyer, l0, treves_rolls
+from pyrovae.metrics.supports import active_dimension, supports, variety_if_sparse
 from pyrovae.rows import Rows, cut, data_of, each, moved, num_rows, tensors
 from pyrovae.vae import VAE, evaluating
 
@@ -42,7 +43,12 @@ INFORMED = ("mutual_information", "marginal_kl", "mutual_information_cap")
 CARRIED = (
     "active_units_kl", "posterior_collapse", "kl_per_dimension_max", "kl_per_dimension_median", "kl_per_dimension_min"
 )  # fmt: skip
-GATES = ("shut_gates", "open_gates", "occupancy", "prior_occupancy", "occupancy_is_exact")
+GATES = (
+    "shut_gates", "open_gates", "occupancy", "prior_occupancy", "occupancy_is_exact", "active_dimension",
+    "active_dimension_low", "active_dimension_high",
+)  # fmt: skip
+BY_LABEL = ("support_jaccard_within", "support_jaccard_between")
+SUPPORTS = ("support_jaccard", *BY_LABEL, "num_supports", "dead_latents", "dense_latents", "always_on")
 PROBES = (
     "accuracy", "accuracy_standard_error", "knn_accuracy", "knn_accuracy_standard_error", "num_labels",
     "num_label_draws",
@@ -55,7 +61,8 @@ ANNEALING = ("ais_log_likelihood", "ais_gain", "ais_num_data")
 class Summary(NamedTuple):
     """The ``numbers`` by name, None where one cannot be had; why, in ``missing``; and the tables of the pictures.
 
-    ``kl`` is what :func:`~pyrovae.metrics.kl_per_dimension` gives of a part of the data.
+    ``kl`` is what :func:`~pyrovae.metrics.kl_per_dimension` gives of a part of the data, and ``density`` ``(D,)`` the
+    share of data in which each coordinate of the code is on, of codes with exact zeros.
     """
 
     numbers: dict[str, Any]
@@ -63,6 +70,7 @@ class Summary(NamedTuple):
     kl: Tensor | None
     occupancy: Occupancy | None
     ranks: Ranks | None
+    density: Tensor | None
 
 
 def summary(
@@ -118,10 +126,11 @@ def summary(
     kl, occupancy = parts.health(rows), parts.gates(rows)
     z = _codes(vae, x, kind)
     parts.sparsity(z, kind)
+    density = parts.supports(z, labels)
     parts.use(z, kind, labels, labelled, seed)
     ranks = parts.calibration(num_simulated, occupancy is not None)
     parts.annealing(num_temperatures, num_samples)
-    return Summary(parts.numbers, parts.missing, kl, occupancy, ranks)
+    return Summary(parts.numbers, parts.missing, kl, occupancy, ranks, density)
 
 
 class _Parts:
@@ -200,12 +209,16 @@ class _Parts:
             return None
         with self.asked(GATES):
             dead = dead_gates(self.vae, rows)
+            used = active_dimension(nonzero_probability(self.vae, rows)[0])
             self.numbers |= {
                 "shut_gates": int(dead.shut.sum()),
                 "open_gates": int(dead.open.sum()),
                 "occupancy": occupancy.posterior.sum().item(),
                 "prior_occupancy": occupancy.prior.sum().item(),
                 "occupancy_is_exact": occupancy.exact,
+                "active_dimension": used.num_active.double().mean().item(),
+                "active_dimension_low": used.low.double().mean().item(),
+                "active_dimension_high": used.high.double().mean().item(),
             }
         return occupancy
 
@@ -225,6 +238,19 @@ class _Parts:
         if not has_value(z, measured):
             reason = "no code has a value: it needs two coordinates that vary, and one that is not zero"
             self.without(["hoyer", "gini", "treves_rolls"], reason)
+
+    def supports(self, z: Tensor, labels: Tensor | None) -> Tensor | None:
+        variety = variety_if_sparse(z, labels)
+        if variety is None:
+            self.without(
+                SUPPORTS, "no code has an exact zero" if len(z) > 1 else "one code has no other to differ from"
+            )
+            return None
+        counts = supports(z)
+        self.numbers |= zip(SUPPORTS, (*variety[:4], *counts[2:]), strict=True)
+        absent = [name for name in BY_LABEL if self.numbers[name] is None]
+        self.without(absent, "the data have no labels" if labels is None else "no two data have such labels")
+        return counts.density
 
     def use(self, z: Tensor, kind: str, labels: Tensor | None, labelled: tuple[Rows, Tensor] | None, seed: int) -> None:
         if labels is None or labelled is None:
@@ -253,7 +279,9 @@ class _Parts:
         if gated:
             with self.asked(RELIABLE):
                 reliability = gate_reliability(self.vae, num)
-                self.numbers |= zip(RELIABLE, [reliability.error.mean().item(), _by_chance(reliability)], strict=True)
+                self.numbers |= zip(
+                    RELIABLE, [reliability.error.mean().item(), reliability.error_by_chance.mean().item()], strict=True
+                )
         return ranks
 
     def annealing(self, num_temperatures: int | None, num_samples: int) -> None:
@@ -281,13 +309,6 @@ def _is_discrete(vae: VAE, x: Rows) -> bool:
     z = vae.encode(*tensors(each(lambda table: table[:1], x)))
     with evaluating(vae):
         return bool(vae.likelihood(functional.pad(z, (0, vae.num_labels))).support.is_discrete)  # of any label
-
-
-def _by_chance(reliability: Reliability) -> float:
-    """The mean over coordinates of the error that sampling alone makes, where the guide is right."""
-    counts, gamma = reliability.counts.double(), reliability.predicted
-    spread = (2 * counts * gamma * (1 - gamma) / math.pi).clamp(min=0).sqrt()
-    return (spread.nansum(1) / counts.sum(1)).mean().item()
 
 
 def _point(site: str, lacks: str) -> str:

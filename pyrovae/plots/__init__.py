@@ -6,7 +6,7 @@ matplotlib is imported when a picture is drawn, and never its ``pyplot``.
 from pyrovae.plots.comparison import Portrait, comparison
 from pyrovae.plots.decoders import decoder_atoms, traversals
 from pyrovae.plots.diagnostics import importance_curve, kl_spectrum, sbc_ranks, spike_occupancy
-from pyrovae.plots.histograms import code_histograms, column_histograms
+from pyrovae.plots.histograms import code_histograms, column_histograms, latent_density
 from pyrovae.plots.learning_curves import learning_curves
 from pyrovae.plots.pictures import image_grid, image_rows, loss_curves, prior_samples, reconstructions
 from pyrovae.plots.rate_distortion import rate_distortion
@@ -21,6 +21,7 @@ __all__ = [
     "image_rows",
     "importance_curve",
     "kl_spectrum",
+    "latent_density",
     "learning_curves",
     "loss_curves",
     "prior_samples",

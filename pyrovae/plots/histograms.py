@@ -15,9 +15,10 @@ from pyrovae.vae import VAE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["code_histograms", "column_histograms"]
+__all__ = ["code_histograms", "column_histograms", "latent_density"]
 
 PRIOR_DRAWS = 50_000
+LEAST_DENSITY = 1e-6
 
 
 def code_histograms(vae: VAE, x: Rows, bins: int = 41, max_dims: int = 32) -> Figure:
@@ -67,6 +68,40 @@ def column_histograms(x: Tensor, draws: Tensor, bins: int = 31, max_columns: int
         axes.set_title(f"column {j + 1}", fontsize=7, pad=2)
     _legend(figure, panels[0], "data", "draws of the model")
     figure.supxlabel("value of the column; density", fontsize=8)
+    return figure
+
+
+def latent_density(density: Tensor) -> Figure:
+    """How many latents are on in which share of the data: a histogram on a logarithmic scale.
+
+    Latents on for less than 1e-6 of the data are dead: a bar of their own, at the left. Those on for more than half of
+    them, right of the line, are dense.
+
+    Args:
+        density: ``(D,)``, as of :func:`~pyrovae.metrics.supports`.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    shares = density.detach().double().cpu()
+    alive = shares[shares >= LEAST_DENSITY].log10()
+    dead, dense = len(shares) - len(alive), int((shares > 0.5).sum())
+    low = min(-1.0, math.floor(float(alive.min()))) if len(alive) else -1.0
+    num_bins = 8 * round(-low)
+    counts = alive.histc(num_bins, low, 0.0)
+    width = 1 / 8
+    figure = new_figure(5.6, 3.2)
+    axes = figure.subplots()
+    axes.bar([low + width * (i + 0.5) for i in range(num_bins)], counts.tolist(), width=0.9 * width, color="C0")
+    axes.bar([1.12 * low], [dead], width=0.9 * width, color="C3")
+    axes.axvline(math.log10(0.5), color="0.4", linewidth=1.0, linestyle="--")
+    powers = range(round(low), 1)
+    step = max(1, len(powers) // 4)
+    ticks = [0, *range(-step, round(low) - 1, -step)]
+    axes.set_xticks([1.12 * low, *ticks], ["dead", *(f"{10.0**power:g}" for power in ticks)], fontsize=8)
+    axes.set(xlabel="share of data in which a latent is on", ylabel=f"latents, of {len(shares)}")
+    axes.set_title(f"{dead} dead, below {LEAST_DENSITY:g}; {dense} dense, above 0.5", fontsize=9)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from pyrovae.data.loading import Loader
 from pyrovae.data.on_disk import OnDisk
+from pyrovae.data.synthetic import Stream
 from pyrovae.rows import is_rows, tensors
 from pyrovae.train.descriptions import content, digest, optimizer_text, shapes_of, text_of
 from pyrovae.train.trainer import Model, Optim
@@ -63,6 +64,8 @@ def _data(loader: Loader) -> str:
     if isinstance(data, OnDisk):
         order = f"in blocks of {data.block_rows} and buffers of {data.buffer_rows}"
         return f"{data.shape} {data.fingerprint()[:12]} on the disk, {order}{transform}"
+    if isinstance(data, Stream):
+        return f"stream {digest(repr(data))}{transform}"
     rows = f" of {loader.num_rows:.0f} rows" if loader.num_rows < float("inf") else ""
     kind = getattr(data, "dataset", data)
     return f"{type(kind).__name__ if isinstance(kind, Dataset) else type(data).__name__}{rows}{transform}"
