@@ -16,6 +16,7 @@ The pipeline, in the order of the rooms::
     infer        Pyro's SVI, compiled               pv.SVI(vae.model, vae.guide, optim, pv.ELBO())
     adversarial  a critic in the place of the KL    pv.GAN(prior, generator, critic)
     train        the loop around SVI                pv.fit(vae, x, epochs=50)
+    features     atoms beyond gradients             pv.features.Moves(x)
     metrics      bounds and errors, per datum       pv.metrics.log_likelihood(vae, x)
     compression  lossless, by bits-back coding      pv.compression.compress(vae, x)
     plots        pictures                           pv.plots.reconstructions(vae, x)
@@ -28,6 +29,7 @@ from pyrovae import (
     compression,
     data,
     distributions,
+    features,
     guards,
     guides,
     infer,
@@ -103,6 +105,7 @@ __all__ = [
     "cyclical",
     "data",
     "distributions",
+    "features",
     "fit",
     "guards",
     "guides",

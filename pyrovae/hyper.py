@@ -62,6 +62,12 @@ class Constrained(nn.Module):
             return self.lower + functional.softplus(raw)
         return self.lower + (self.upper - self.lower) * torch.sigmoid(raw)
 
+    @torch.no_grad()
+    def start_at(self, value: Tensor) -> None:
+        """Let a learned value start here; one that is fixed stays as it is."""
+        if hasattr(self, "raw"):
+            self.raw.copy_(self._inverse(value.to(self.raw)).expand_as(self.raw))
+
     def _inverse(self, value: Tensor) -> Tensor:
         if math.isinf(self.lower):
             return value

@@ -20,7 +20,7 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyrovae.build import build_vae, name_and_options, usual_warmup
 from pyrovae.compilation import Passes
@@ -126,7 +126,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         X = validate_data(self, X, dtype=FLOATS)
         x, epochs = _tensor(X, np.float32), self._count("epochs")
         vae, optim, seed = self._new(x, num_data=len(x))
-        loss_curve = self._train(vae, optim, x, epochs, self._beta(epochs), seed)
+        loss_curve = self._train(vae, optim, x, epochs, self._beta(vae.posterior, epochs), seed)
         self._keep(vae, optim, seed, X.dtype)
         self.loss_curve_, self.n_iter_ = loss_curve, epochs
         return self
@@ -141,7 +141,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         X = validate_data(self, X, dtype=FLOATS, reset=first)
         x, done = _tensor(X, np.float32), 0 if first else self.n_iter_
         vae, optim, seed = self._new(x, num_data=None) if first else (self.vae_, self._optim, self._seed)
-        beta = self._beta(math.inf)(done + 0.5)  # its mean over the pass
+        beta = self._beta(vae.posterior, math.inf)(done + 0.5)  # its mean over the pass
         losses = self._train(vae, optim, x, 1, constant(beta), seed + done)
         if first:
             self._keep(vae, optim, seed, X.dtype)
@@ -268,10 +268,10 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """An argument that is a whole number from 1 up."""
         return int(check_scalar(getattr(self, name), name, Integral, min_val=1))
 
-    def _beta(self, epochs: float) -> Schedule:
+    def _beta(self, guide: nn.Module, epochs: float) -> Schedule:
         """The weight of the KL, as it rises."""
         beta = float(check_scalar(self.beta, "beta", Real, min_val=0))
-        length = usual_warmup(self.prior, epochs) if self.warmup is None else self.warmup
+        length = usual_warmup(self.prior, guide, epochs) if self.warmup is None else self.warmup
         return warmup(check_scalar(length, "warmup", Real, min_val=0), end=beta) if length else constant(beta)
 
     def _device(self) -> torch.device:

@@ -65,7 +65,7 @@ def rows(table):
         (distributions, DENSITIES | VECTOR_DENSITIES | DISCRETE_DENSITIES, {"LinearNormal", "Point"}),
         (priors, PRIORS | VECTOR_PRIORS | DISCRETE_PRIORS | IMPROPER_PRIORS, {"Prior"}),
         (likelihoods, LIKELIHOODS, {"Likelihood"}),
-        (guides, GUIDES | VECTOR_GUIDES | DISCRETE_GUIDES, {"Guide", "Refined", *SPARSE_POINTS}),
+        (guides, GUIDES | VECTOR_GUIDES | DISCRETE_GUIDES, {"Guide", "CoordinateAscent", "Refined", *SPARSE_POINTS}),
     ],
 )
 def test_every_public_class_has_a_row(room, table, others):

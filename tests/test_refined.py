@@ -27,7 +27,13 @@ def _double():
 def make(likelihood: str = "normal:scale=per-pixel", steps: int = 5, seed: int = 0, **options: bool) -> pv.VAE:
     torch.manual_seed(seed)
     vae = pv.build_vae(
-        (OUT,), D, prior="spike-slab:learned=active+loc+scale", likelihood=likelihood, network="dictionary", hidden=(8,)
+        (OUT,),
+        D,
+        prior="spike-slab:learned=active+loc+scale",
+        likelihood=likelihood,
+        guide="spike-slab",
+        network="dictionary",
+        hidden=(8,),
     )
     with torch.no_grad():
         for parameter in vae.parameters():

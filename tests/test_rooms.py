@@ -16,6 +16,7 @@ PACKAGE = ROOT / "pyrovae"
 BELOW: dict[str, set[str]] = {
     # "pyrovae" is the package itself
     "cli": {
+        "features",
         "runs",
         "plots",
         "compression",
@@ -34,6 +35,7 @@ BELOW: dict[str, set[str]] = {
         "processes",
         "pyrovae",
     },
+    "features": {"train", "infer", "guides", "likelihoods", "priors", "distributions", "nn", "schema"},
     "runs": {"plots", "train", "build", "vae", "data", "rows", "schema", "files"},
     "sklearn": {"metrics", "train", "optim", "build", "compilation", "objectives", "vae"},
     "plots": {"metrics", "train", "adversarial", "vae", "rows"},

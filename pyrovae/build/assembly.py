@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from pyrovae import guards, likelihoods, priors
+from pyrovae.build.dictionary import GUIDE, START, start_at_data
 from pyrovae.build.networks import networks
 from pyrovae.build.parts import by_name_or_path, corruption, made, matching_guide, name_and_options
 from pyrovae.build.tables import GUIDES, LIKELIHOODS, NETWORKS, PRIORS
@@ -82,7 +83,9 @@ def build_vae(
         likelihood: A name of ``LIKELIHOODS``, or the import path of a class that takes the decoder.
         guide: A name of ``GUIDES``, or the import path of a class that takes the encoder and ``latent_dim``, and the
             likelihood if its third argument has that name; None takes the guide of the prior's own family, or the one
-            that ``MATCHING`` names.
+            that ``MATCHING`` names. For a "spike-slab" with Normal slabs, the likelihood "normal" and the network
+            "dictionary" it takes ``"coordinate-ascent"``, which has no encoder and learns location and scale of the
+            slabs too.
         hidden: Width of each hidden layer of the encoder, in reverse those of the decoder; ``()`` makes the encoder
             linear, and the decoder too. A linear encoder before a "dictionary" of reals is that of a sparse
             autoencoder, :class:`~pyrovae.nn.Centred`.
@@ -92,8 +95,9 @@ def build_vae(
         num_classes: Of the likelihoods ``"categorical"`` and ``"autoregressive"``; the latter needs ``"gru"``.
         num_components: Of the priors ``"mixture"`` and ``"vamp"``; None is 10 and 50, or fewer when there are fewer
             inputs.
-        inputs: Data ``(M, *event_shape)``, from which the pseudo-inputs of ``"vamp"`` start; other priors do not read
-            them. They stay in [0, 1] under a likelihood of data in [0, 1].
+        inputs: Data ``(M, *event_shape)``, from which the pseudo-inputs of ``"vamp"`` start; they stay in [0, 1] under
+            a likelihood of data in [0, 1]. A spike-and-slab dictionary starts at their mean, noise and energy; without
+            them it starts for data of standard deviation 1. Other models do not read them.
         num_data: Rows of the training set, for the priors ``"beta-spike-slab"`` and ``"beta-bernoulli"``, whose
             activities all data share.
         norm: Normalisation in networks, ``"batch"``, ``"layer"``, ``"group"`` or None, as of :class:`~pyrovae.nn.MLP`;
@@ -151,6 +155,13 @@ def build_vae(
         num_components = _num_pseudo_inputs(prior_options.get("num_components"), inputs, event_shape)
         guide = guide or "normal"
     else:
+        kind = (network, prior_name, prior_options.get("slab", "normal"), likelihood_name)
+        is_usual = kind == ("dictionary", "spike-slab", "normal", "normal")
+        if guide is None and is_usual and not (refine or missing or corrupt or norm or dropout):
+            guide = GUIDE
+        if guide is not None and guide.partition(":")[0] == GUIDE and is_usual:
+            prior_options.setdefault("learned", tuple(name for name in START if name not in prior_options))
+            prior_options = {**START, **prior_options}
         prior_module = made("prior", prior_name, PRIORS, latent_dim, **prior_options)
         guide = guide or matching_guide(prior_name, prior_module)
     guide_name, guide_options = name_and_options("guide", guide)
@@ -189,8 +200,12 @@ def build_vae(
         likelihood_module = likelihoods.Masked(likelihood_module)  # type: ignore[arg-type]  # it says so where it is none
         encoder, inputs = Filled(encoder), inputs if inputs is None else inputs.nan_to_num()
     guide_args = [encoder, latent_dim]
-    options_of_guide = own_options(by_name_or_path("guide", guide_name, GUIDES), 2) or []
-    if num_labels is None and options_of_guide[:1] == ["likelihood"]:  # it scores reconstructions of its own
+    options_of_guide = own_options(by_name_or_path("guide", guide_name, GUIDES), 0) or []
+    if guide_name == GUIDE:
+        if prior_name == "vamp":
+            raise ValueError(f"prior 'vamp' is made of the guide, and guide {GUIDE!r} of the prior: take another guide")
+        guide_args = [prior_module, likelihood_module]
+    elif num_labels is None and options_of_guide[2:3] == ["likelihood"]:  # it scores reconstructions of its own
         guide_args.append(likelihood_module)
     guide_module = made("guide", guide_name, GUIDES, *guide_args, **guide_options)
     if prior_name == "vamp":
@@ -205,6 +220,8 @@ def build_vae(
                 f"refine is for prior 'spike-slab', likelihood 'normal', network 'dictionary' and no missing values: "
                 f"{error}"
             ) from error
+    if guide_name == GUIDE and inputs is not None:
+        start_at_data(prior_module, likelihood_module, inputs)
     parts = prior_module, likelihood_module, guide_module
     vae = VAE(*parts, num_data, name) if num_labels is None else ConditionalVAE(*parts, num_labels, num_data, name)
     named: dict[str, Any] = {

@@ -79,6 +79,7 @@ GUIDES: dict[str, type[nn.Module]] = {
     "jump-relu": guides.JumpReLU,
     "gated": guides.Gated,
     "vaease": guides.VAEase,
+    "coordinate-ascent": guides.CoordinateAscent,
 }
 # The guide of a prior whose own name is no guide's, where it is not the Normal.
 MATCHING: dict[str, str] = {
@@ -108,6 +109,11 @@ CORRUPTIONS: dict[str, type[nn.Module]] = {
 WARMUP = dict.fromkeys(("spike-slab", "beta-spike-slab", "beta-bernoulli"), 14.0)
 
 
-def usual_warmup(prior: str, epochs: float) -> float:
-    """Epochs over which beta should rise from 0 under a prior, in a run of so many: four fifths of it at most."""
+def usual_warmup(prior: str, guide: nn.Module, epochs: float) -> float:
+    """Epochs over which beta should rise from 0, in a run of so many: four fifths of it at most.
+
+    It does not rise for :class:`~pyrovae.guides.CoordinateAscent`, whose gates are the best ones at beta 1.
+    """
+    if type(guide) is guides.CoordinateAscent:
+        return 0.0
     return min(WARMUP.get(prior.partition(":")[0], 0.0), 0.8 * epochs)

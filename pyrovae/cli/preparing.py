@@ -20,6 +20,7 @@ from pyrovae.cli.errors import explained
 from pyrovae.cli.loggers import loggers
 from pyrovae.cli.reporting import measure
 from pyrovae.data import Data, OnDisk
+from pyrovae.features import Moves
 from pyrovae.likelihoods import Likelihood
 from pyrovae.places import Place
 from pyrovae.train import History
@@ -123,6 +124,7 @@ def train_run(place: Place, data: str, options: dict[str, Any], prepared: Prepar
     config = run_config(data, options, prepared)
     sections = {**config, "versions": versions}
     settings = {"data": config["data"]["name"], **config["fit"]}
+    moves = [Moves(dataset.in_memory)] if Moves.are_possible(vae) else []
     history = pv.fit(
         vae,
         dataset,
@@ -130,6 +132,7 @@ def train_run(place: Place, data: str, options: dict[str, Any], prepared: Prepar
         optim=optimizer(options, dataset, epochs),
         seed=options["seed"],
         callbacks=[
+            *moves,
             *loggers(options["log"], place.folder, place.out.name, settings),
             pv.train.Checkpoint(place.folder, resume=True, sections=sections),
         ],
@@ -137,6 +140,9 @@ def train_run(place: Place, data: str, options: dict[str, Any], prepared: Prepar
         **training(options, prepared),
     )
     place.settle()
+    for each in moves:
+        if not options["quiet"]:
+            click.echo(f"dictionary: {each.summary()}", err=True)
     return history
 
 
@@ -157,7 +163,7 @@ def training(options: dict[str, Any], prepared: Prepared) -> dict[str, Any]:
     """What ``fit`` takes beside the optimizer, the seed and the number of epochs."""
     return {
         "batch_size": None if _takes_all(options) else options["batch_size"],
-        "loss": pv.ELBO(beta=_beta(options, prepared.epochs), penalties=_penalties(options, prepared.vae)),
+        "loss": pv.ELBO(beta=_beta(options, prepared), penalties=_penalties(options, prepared.vae)),
         "patience": options["patience"],
         "progress": not options["quiet"],
         "compile": options["compile"],
@@ -306,9 +312,10 @@ def _check_corruption(corrupt: str | None, vae: VAE, dataset: Data) -> None:
         raise ValueError(f"--corrupt {corrupt!r} must give a tensor of shape {tuple(row.shape)}, got {got}")
 
 
-def _beta(options: dict[str, Any], epochs: int) -> Any:
+def _beta(options: dict[str, Any], prepared: Prepared) -> Any:
     """The weight of the KL, as it rises."""
-    default = usual_warmup(options["prior"], epochs)
+    epochs = prepared.epochs
+    default = usual_warmup(options["prior"], prepared.vae.posterior, epochs)
     warmup = default if options["warmup"] is None else options["warmup"]
     if warmup > epochs:
         raise ValueError(f"--warmup of {warmup:g} epochs ends after the run, of {epochs}: --epochs")

@@ -1,6 +1,7 @@
-"""Guides q(z|x), amortized, a file for each family of supports."""
+"""Guides q(z|x), a file for each family of supports; amortised, except for coordinate ascent."""
 
 from pyrovae.guides.base import SCALE_FLOOR, Guide
+from pyrovae.guides.coordinate_ascent import CoordinateAscent
 from pyrovae.guides.discrete import Bernoulli, Categorical, Poisson, RelaxedBernoulli
 from pyrovae.guides.exact_zeros import RectifiedNormal, SpikeSlab, ThresholdedLaplace, ThresholdedNormal
 from pyrovae.guides.feature_allocation import BetaSpikeSlab
@@ -27,6 +28,7 @@ __all__ = [
     "Bernoulli",
     "BetaSpikeSlab",
     "Categorical",
+    "CoordinateAscent",
     "Delta",
     "Dirichlet",
     "Gamma",

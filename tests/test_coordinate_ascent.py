@@ -1,0 +1,191 @@
+"""Coordinate ascent: the exact posterior where that is independent, a bound that never falls, and its gradient."""
+
+from __future__ import annotations
+
+import itertools
+
+import pyro
+import pytest
+import torch
+from torch import Tensor
+
+import pyrovae as pv
+from pyrovae.distributions import SpikeSlab
+from pyrovae.guides import CoordinateAscent
+
+D, OUT, N = 5, 7, 30
+
+
+@pytest.fixture(autouse=True)
+def _double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def make(steps: int = 10, seed: int = 0, orthonormal: bool = False, noise: float = 0.5) -> pv.VAE:
+    torch.manual_seed(seed)
+    prior = pv.priors.SpikeSlab(D, active=0.3, loc=0.7, scale=0.8, learned=("active", "loc", "scale"))
+    likelihood = pv.likelihoods.Normal(pv.nn.Dictionary(D, (OUT,), unit_norm=True), noise)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.add_(0.4 * torch.randn_like(parameter))
+        if orthonormal:
+            likelihood.network.linear.weight.copy_(torch.linalg.qr(torch.randn(OUT, D))[0])
+    return pv.VAE(prior, likelihood, CoordinateAscent(prior, likelihood, steps))
+
+
+def data(seed: int = 1) -> Tensor:
+    return torch.randn(N, OUT, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def bounds(vae: pv.VAE, q: SpikeSlab, x: Tensor) -> Tensor:
+    kl = torch.distributions.kl_divergence(q, vae.prior.distribution().base_dist).sum(-1)
+    return vae.likelihood(q.mean).expected_log_prob(q.to_event(1), x) - kl
+
+
+def joint_by_gates(vae: pv.VAE, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Every set of open gates, ``(2^D, D)``, and log p(x, gates) with the slabs integrated out, ``(2^D, N)``."""
+    p, network = vae.prior.distribution().base_dist, vae.likelihood.network
+    noise = vae.likelihood.scale().detach() ** 2 * torch.eye(OUT)
+    gates = torch.tensor(list(itertools.product((0.0, 1.0), repeat=D)))
+    rows = []
+    for gate in gates:
+        weight = network.weight * gate
+        mean = network.linear.bias + weight @ p.slab.loc
+        covariance = noise + weight @ torch.diag(p.slab.scale**2) @ weight.T
+        log_gate = torch.distributions.Bernoulli(logits=p.logits).log_prob(gate).sum()
+        rows.append(torch.distributions.MultivariateNormal(mean, covariance).log_prob(x) + log_gate)
+    return gates, torch.stack(rows)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_orthonormal_atoms_it_is_the_posterior_and_the_bound_is_the_likelihood(seed):
+    """The posterior of independent coordinates is independent; all 32 sets of open gates are enumerated.
+
+    The bound is flat at its best q: an error of its rounding, 1e-15, is one of its root in q.
+    """
+    vae, x = make(60, seed, orthonormal=True), data(seed)
+    with torch.no_grad():
+        q = vae.posterior.distribution(x).base_dist
+        gates, joint = joint_by_gates(vae, x)
+        open_ = torch.einsum("gd,gn->nd", gates, joint.softmax(0))
+        torch.testing.assert_close(q.probs, open_, rtol=0, atol=1e-7)
+        torch.testing.assert_close(bounds(vae, q, x), joint.logsumexp(0), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("noise", [1.0, 0.1, 0.02])
+@pytest.mark.parametrize("seed", range(5))
+def test_more_sweeps_never_lower_the_bound_of_a_datum_and_it_stays_below_the_likelihood(noise, seed):
+    vae, x = make(seed=seed, noise=noise), data(seed)
+    with torch.no_grad():
+        start = vae.prior.distribution().base_dist.expand((N, D)).to_event(1)
+        reached = bounds(vae, start.base_dist, x)
+        likelihood = joint_by_gates(vae, x)[1].logsumexp(0)
+        for steps in (1, 2, 5, 10, 50):
+            before, reached = reached, bounds(vae, vae.posterior.refined(start, x, steps), x)
+            assert bool((reached >= before - 1e-9 * before.abs()).all())
+            assert bool((reached <= likelihood + 1e-9 * likelihood.abs()).all())
+
+
+def test_the_gradient_is_that_of_the_bound_with_the_codes_held():
+    vae, x = make(), data()
+    pv.ELBO(reconstruction="exact").differentiable_loss(vae.model, vae.guide, x).backward()
+    q, step = vae.posterior.distribution(x).base_dist, 1e-5
+    for parameter in vae.parameters():
+        direction = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            parameter += step * direction
+            up = bounds(vae, q, x).sum()
+            parameter -= 2 * step * direction
+            down = bounds(vae, q, x).sum()
+            parameter += step * direction
+        expected = -(up - down) / (2 * step)
+        assert (parameter.grad * direction).sum().item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_after_many_sweeps_that_is_the_gradient_of_the_best_bound():
+    """The envelope theorem: finite differences of the bound that is reached, codes and all."""
+    vae, x = make(400), data()
+    loss = pv.ELBO(reconstruction="exact")
+    loss.differentiable_loss(vae.model, vae.guide, x).backward()
+    parameter, step = vae.likelihood.network.linear.weight, 1e-5
+    direction = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        parameter += step * direction
+        up = loss.loss(vae.model, vae.guide, x)
+        parameter -= 2 * step * direction
+        down = loss.loss(vae.model, vae.guide, x)
+    assert (parameter.grad * direction).sum().item() == pytest.approx((up - down) / (2 * step), rel=1e-5)
+
+
+def test_a_compiled_step_gives_the_same_numbers():
+    torch.set_default_dtype(torch.float32)
+    ends = []
+    for compiled in (False, True):
+        vae = make(5)
+        svi = pv.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), pv.ELBO(), compile=compiled)
+        losses = [svi.step(data(seed).float()) for seed in range(8)]
+        assert any(calls.is_compiled for calls in svi._state.calls.values()) == compiled
+        ends.append((torch.tensor(losses), torch.cat([p.detach().flatten() for p in vae.parameters()])))
+    for got, expected in zip(*ends, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_it_is_the_guide_of_a_dictionary_by_name_starts_at_the_data_and_is_saved(tmp_path):
+    torch.set_default_dtype(torch.float32)
+    torch.manual_seed(0)
+    x = 3 + 0.2 * torch.randn(500, OUT)
+    names = {"prior": "spike-slab", "likelihood": "normal", "network": "dictionary"}
+    vae = pv.build_vae((OUT,), D, **names, inputs=x)
+    assert isinstance(vae.posterior, CoordinateAscent)
+    assert list(vae.posterior.parameters()) == []
+    torch.testing.assert_close(vae.likelihood.network.linear.bias, x.mean(0))
+    assert vae.likelihood.scale().item() == pytest.approx(x.var(0, correction=0).mean().sqrt().item(), rel=1e-5)
+    p = vae.prior.distribution().base_dist
+    energy = (p.probs * (p.slab.loc**2 + p.slab.scale**2)).sum().item()
+    assert energy == pytest.approx(x.var(0, correction=0).sum().item(), rel=1e-4)
+    pv.save(vae, tmp_path)
+    assert torch.equal(pv.load(tmp_path).encode(x), vae.encode(x))
+    fixed = pv.build_vae((OUT,), D, **{**names, "prior": "spike-slab:loc=0:scale=2"}, inputs=x).prior
+    assert (fixed.loc().unique().item(), fixed.scale().unique().item()) == (0.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "guide"),
+    [
+        ({"guide": "spike-slab"}, "SpikeSlab"),
+        ({"refine": 2}, "Refined"),
+        ({"prior": "spike-slab:slab=laplace"}, "SpikeSlab"),
+        ({"likelihood": "laplace"}, "SpikeSlab"),
+        ({"missing": True}, "SpikeSlab"),
+        ({"corrupt": "gaussian"}, "SpikeSlab"),
+    ],
+)
+def test_another_model_has_an_encoder(options, guide):
+    names = {"prior": "spike-slab", "likelihood": "normal", "network": "dictionary", "hidden": (8,)}
+    assert type(pv.build_vae((OUT,), D, **{**names, **options}).posterior).__name__ == guide
+
+
+@pytest.mark.parametrize(
+    ("make_it", "message"),
+    [
+        (lambda: make(0), "steps must be a positive whole number, got 0"),
+        (
+            lambda: pv.build_vae((OUT,), D, guide="coordinate-ascent"),
+            "prior must be a spike-and-slab with Normal slabs",
+        ),
+        (
+            lambda: pv.build_vae((OUT,), D, prior="spike-slab", guide="coordinate-ascent"),
+            "likelihood must be Normal with",
+        ),
+        (lambda: pv.build_vae((OUT,), D, prior="vamp", guide="coordinate-ascent", inputs=data()), "take another guide"),
+        (
+            lambda: pv.build_vae((OUT,), D, "spike-slab", "normal", network="dictionary", inputs=torch.ones(9, OUT)),
+            "inputs must vary, got 9 rows that are all equal",
+        ),
+    ],
+)
+def test_what_has_no_such_guide_is_refused_in_one_line(make_it, message):
+    with pytest.raises(ValueError, match=message):
+        make_it()
