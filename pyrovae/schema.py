@@ -134,11 +134,11 @@ def optional(kind: Kind) -> Kind:
     return lambda value: None if value is None else kind(value)
 
 
-def listed(kind: Kind, expected: str, most: int) -> Kind:
-    """A list or tuple of one to ``most`` values of one kind."""
+def listed(kind: Kind, expected: str, most: int, least: int = 1) -> Kind:
+    """A list or tuple of ``least`` to ``most`` values of one kind."""
 
     def each(value: Any) -> str | None:
-        if not isinstance(value, list | tuple) or not value:
+        if not isinstance(value, list | tuple) or len(value) < least:
             return expected
         problem = next((words for words in map(kind, value) if words is not None), None)
         if problem is not None:

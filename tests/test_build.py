@@ -21,12 +21,17 @@ def fits(prior, guide):
     q = build.GUIDES[guide].support
     p = q if prior == "vamp" else build.PRIORS[prior](3).support  # a Vamp is made of its guide
     shared = prior in ("beta-spike-slab", "beta-bernoulli")
-    if prior == "flat" and guide != "delta":
+    if (prior == "flat" and not build.GUIDES[guide].is_point) or (prior != "flat" and build.GUIDES[guide].brings_prior):
         return False
     return None not in (p, q) and guards.same_support(p, q) and shared == hasattr(build.GUIDES[guide], "shared")
 
 
-PAIRS = [pair for pair in itertools.product(build.PRIORS, [None, *build.GUIDES]) if fits(*pair)]
+SPARSE_POINTS = {"relu", "topk", "batch-topk", "matryoshka", "jump-relu", "gated", "vaease"}  # with one prior each
+PAIRS = [
+    (prior, guide)
+    for prior, guide in itertools.product(build.PRIORS, [None, *build.GUIDES])
+    if fits(prior, guide) and (prior == "flat" or guide not in SPARSE_POINTS)
+]
 
 
 @pytest.mark.parametrize(("prior", "guide"), PAIRS)
@@ -91,7 +96,13 @@ def test_build_makes_the_parts_that_are_named():
         ({"network": "conv"}, "needs images"),
         ({"prior": "nowhere.Prior"}, "prior 'nowhere.Prior' cannot be imported"),
         ({"latent_dim": 0}, "latent_dim must be a positive whole number, got 0"),
-        ({"hidden": ()}, r"hidden must be positive widths such as \(400,\)"),
+        (
+            {"hidden": (), "norm": "layer"},
+            r"hidden must be positive widths such as \(400,\) with norm and dropout, got \(\)",
+        ),
+        ({"hidden": (), "dropout": 0.5}, r"hidden must be positive widths such as \(400,\) with norm and dropout"),
+        ({"hidden": (), "network": "conv"}, r"hidden must be positive widths such as \(400,\) with network 'conv'"),
+        ({"hidden": 5}, r"hidden must be positive widths such as \(400,\)"),
         ({"hidden": (3, 0)}, r"hidden must be positive widths such as \(400,\)"),
         ({"likelihood": "categorical"}, "num_classes must be given"),
         ({"prior": "vamp"}, "inputs must be given with prior 'vamp'"),

@@ -37,6 +37,7 @@ from pyrovae.distributions.spike_slab import real_with_atom
 
 POINTS = double([-30.0, -2.0, -0.3, 0.0, 1e-8, 0.7, 5.0, 400.0])
 FALSE_ALARM = 1e-6
+SPARSE_POINTS = {"SparsePoint", "ReLU", "TopK", "BatchTopK", "Matryoshka", "JumpReLU", "Gated", "VAEase"}
 WITH_ATOMS = {real_with_atom: lambda z: z, nonnegative_with_atom: torch.relu}  # supports that no bijection reaches
 
 
@@ -61,10 +62,10 @@ def rows(table):
 @pytest.mark.parametrize(
     ("room", "table", "others"),
     [  # others: abstract classes, and those that need a model and have a test file of their own
-        (distributions, DENSITIES | VECTOR_DENSITIES | DISCRETE_DENSITIES, {"LinearNormal"}),
+        (distributions, DENSITIES | VECTOR_DENSITIES | DISCRETE_DENSITIES, {"LinearNormal", "Point"}),
         (priors, PRIORS | VECTOR_PRIORS | DISCRETE_PRIORS | IMPROPER_PRIORS, {"Prior"}),
         (likelihoods, LIKELIHOODS, {"Likelihood"}),
-        (guides, GUIDES | VECTOR_GUIDES | DISCRETE_GUIDES, {"Guide", "Refined"}),
+        (guides, GUIDES | VECTOR_GUIDES | DISCRETE_GUIDES, {"Guide", "Refined", *SPARSE_POINTS}),
     ],
 )
 def test_every_public_class_has_a_row(room, table, others):

@@ -8,6 +8,7 @@ import pyro
 import pytest
 import torch
 from pyro.infer import Trace_ELBO
+from test_build import SPARSE_POINTS
 
 import pyrovae as pv
 from pyrovae.build import GUIDES, PRIORS
@@ -39,7 +40,11 @@ def made(prior: str, guide: str) -> pv.VAE | None:
     return vae
 
 
-PAIRS = [pair for pair in itertools.product(PRIORS, GUIDES) if made(*pair) is not None]
+PAIRS = [
+    (prior, guide)
+    for prior, guide in itertools.product(PRIORS, GUIDES)
+    if (prior == "flat" or guide not in SPARSE_POINTS) and made(prior, guide) is not None
+]
 
 
 def test_every_prior_and_every_guide_has_a_partner() -> None:

@@ -74,7 +74,7 @@ BELOW: dict[str, set[str]] = {
     "vae": {"compilation", "guards"},
     "priors": {"distributions", "hyper"},
     "likelihoods": {"distributions", "hyper", "nn", "private"},
-    "guides": {"distributions", "hyper"},
+    "guides": {"distributions", "hyper", "nn"},
     "compilation": {"guards", "private", "rows"},
     "distributions": set(),
     "random_state": {"guards"},

@@ -17,7 +17,7 @@ from pyrovae.build.parts import by_name_or_path, corruption, made, matching_guid
 from pyrovae.build.tables import GUIDES, LIKELIHOODS, NETWORKS, PRIORS
 from pyrovae.conditional import ConditionalVAE
 from pyrovae.guides import Refined
-from pyrovae.names import by_name, check_options
+from pyrovae.names import by_name, check_options, own_options
 from pyrovae.nn import Corrupted, Filled, Labelled
 from pyrovae.schema import Kind, check, flag, listed, number, optional, text, whole
 from pyrovae.vae import VAE
@@ -25,6 +25,7 @@ from pyrovae.vae import VAE
 __all__ = ["KINDS", "build_vae"]
 
 UNIT_INTERVAL = ("bernoulli", "continuous-bernoulli")  # likelihoods of data in [0, 1]
+REALS = (likelihoods.Normal, likelihoods.Laplace)  # of data around the output of the decoder
 SYMBOLS = (likelihoods.Categorical, likelihoods.Autoregressive)  # of whole numbers below num_classes
 # what each argument of build_vae is, in Python and in a file
 KINDS: dict[str, Kind] = {
@@ -33,7 +34,7 @@ KINDS: dict[str, Kind] = {
     "prior": text,
     "likelihood": text,
     "guide": optional(text),
-    "hidden": listed(whole(1), "positive widths such as (400,)", 1000),
+    "hidden": listed(whole(1), "positive widths such as (400,)", 1000, least=0),
     "network": text,
     "num_classes": optional(whole(2)),
     "num_components": optional(whole(1)),
@@ -79,9 +80,12 @@ def build_vae(
             ``"student-t:df=3:scale=0.5"``, each a Python literal or a plain word; one that is given is fixed, unless
             ``learned`` names it, ``"spike-slab:active=0.2:learned=active"``. So do those of likelihood and guide.
         likelihood: A name of ``LIKELIHOODS``, or the import path of a class that takes the decoder.
-        guide: A name of ``GUIDES``, or the import path of a class that takes the encoder and ``latent_dim``; None takes
-            the guide of the prior's own family, or the one that ``MATCHING`` names.
-        hidden: Width of each hidden layer of the encoder, in reverse those of the decoder.
+        guide: A name of ``GUIDES``, or the import path of a class that takes the encoder and ``latent_dim``, and the
+            likelihood if its third argument has that name; None takes the guide of the prior's own family, or the one
+            that ``MATCHING`` names.
+        hidden: Width of each hidden layer of the encoder, in reverse those of the decoder; ``()`` makes the encoder
+            linear, and the decoder too. A linear encoder before a "dictionary" of reals is that of a sparse
+            autoencoder, :class:`~pyrovae.nn.Centred`.
         network: ``"mlp"``; ``"conv"`` for events ``(C, H, W)``, where ``hidden`` holds the one width between
             convolutions and code; ``"dictionary"``, an MLP encoder and a linear decoder of unit-norm atoms; ``"gru"``
             for sequences ``(length,)``, where ``hidden`` holds the one width of the states.
@@ -171,6 +175,7 @@ def build_vae(
         symbols,
         residual=residual,
         num_labels=num_labels or 0,
+        centred=likelihood_class in REALS,
         norm=norm,
         dropout=dropout,
     )
@@ -183,7 +188,11 @@ def build_vae(
     if missing:
         likelihood_module = likelihoods.Masked(likelihood_module)  # type: ignore[arg-type]  # it says so where it is none
         encoder, inputs = Filled(encoder), inputs if inputs is None else inputs.nan_to_num()
-    guide_module = made("guide", guide_name, GUIDES, encoder, latent_dim, **guide_options)
+    guide_args = [encoder, latent_dim]
+    options_of_guide = own_options(by_name_or_path("guide", guide_name, GUIDES), 2) or []
+    if num_labels is None and options_of_guide[:1] == ["likelihood"]:  # it scores reconstructions of its own
+        guide_args.append(likelihood_module)
+    guide_module = made("guide", guide_name, GUIDES, *guide_args, **guide_options)
     if prior_name == "vamp":
         bounds = (0.0, 1.0) if likelihood_name in UNIT_INTERVAL else None
         prior_module = priors.Vamp(guide_module, num_components, inputs=inputs, bounds=bounds)  # type: ignore[arg-type]  # checked above

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from pyrovae.nn import MLP, ConvDecoder, ConvEncoder, Dictionary, GRUDecoder, GRUEncoder
+from pyrovae.nn import MLP, Centred, ConvDecoder, ConvEncoder, Dictionary, GRUDecoder, GRUEncoder
 
 __all__ = ["networks"]
 
@@ -20,6 +20,7 @@ def networks(
     num_classes: int | None = None,
     residual: int = 0,
     num_labels: int = 0,
+    centred: bool = False,
     **options: Any,
 ) -> tuple[nn.Module, nn.Module]:
     """An encoder of data and a decoder of codes.
@@ -28,11 +29,13 @@ def networks(
         network: A name of ``NETWORKS``.
         event_shape: Shape of one datum.
         latent_dim: Number of latent coordinates.
-        hidden: Width of each hidden layer of the encoder, in reverse those of the decoder.
+        hidden: Width of each hidden layer of the encoder, in reverse those of the decoder; none is for "mlp" and
+            "dictionary", and makes the encoder linear.
         num_classes: Where data are symbols: the decoder says so many logits for each.
         residual: Residual blocks for each size of the image, in ``"conv"``.
         num_labels: Columns of a label that both read too: the encoder as more channels of an image, or after its
             numbers, the decoder after the code.
+        centred: Whether a linear encoder of a "dictionary" reads x less the dictionary's bias.
         options: ``norm`` and ``dropout`` of the layers.
 
     Raises: ValueError for an option that the network lacks, or a shape that is not for it.
@@ -40,6 +43,9 @@ def networks(
     if num_labels and network in ("dictionary", "gru"):
         why = "whose atoms all have unit norm" if network == "dictionary" else "which reads symbols alone"
         raise ValueError(f'num_labels is of the networks "mlp" and "conv", got {num_labels} with "{network}", {why}')
+    if not hidden and (network in ("conv", "gru") or any(options.values())):
+        used = f"network {network!r}" if network in ("conv", "gru") else "norm and dropout"
+        raise ValueError(f"hidden must be positive widths such as (400,) with {used}, got ()")
     if network == "gru":
         if len(event_shape) != 1 or num_classes is None:
             raise ValueError(
@@ -68,5 +74,6 @@ def networks(
     out_shape = event_shape if num_classes is None else (math.prod(event_shape) * num_classes,)
     encoder = MLP(math.prod(event_shape) + num_labels if num_labels else event_shape, hidden, **options)
     if network == "dictionary":
-        return encoder, Dictionary(latent_dim, out_shape, unit_norm=True)
+        dictionary = Dictionary(latent_dim, out_shape, unit_norm=True)
+        return Centred(dictionary) if centred and not hidden else encoder, dictionary
     return encoder, MLP(latent_dim + num_labels, hidden[::-1], out_shape, **options)

@@ -72,6 +72,13 @@ GUIDES: dict[str, type[nn.Module]] = {
     "log-normal": guides.LogNormal,
     "gamma": guides.Gamma,
     "regularized-horseshoe": guides.RegularizedHorseshoe,
+    "relu": guides.ReLU,
+    "topk": guides.TopK,
+    "batch-topk": guides.BatchTopK,
+    "matryoshka": guides.Matryoshka,
+    "jump-relu": guides.JumpReLU,
+    "gated": guides.Gated,
+    "vaease": guides.VAEase,
 }
 # The guide of a prior whose own name is no guide's, where it is not the Normal.
 MATCHING: dict[str, str] = {

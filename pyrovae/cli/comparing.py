@@ -217,7 +217,7 @@ def _compare(
 
 def _config(data: str, options: dict[str, Any], search_epochs: int | None) -> dict[str, Any]:
     texts = {name: ",".join(map(as_text, options[name])) for name in LISTS if options[name] is not None}
-    texts["hidden"] = ",".join(map(str, options["hidden"]))
+    texts["hidden"] = ",".join(map(str, options["hidden"])) or "none"
     return {"data": data, "compare": {**options, **texts, "search_epochs": search_epochs}}
 
 

@@ -55,9 +55,9 @@ def _read_defaults(ctx: click.Context, _: click.Parameter, path: str | None) -> 
 
 def _widths(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ...]:
     try:
-        return tuple(int(width) for width in value.split(","))
+        return () if value == "none" else tuple(int(width) for width in value.split(","))
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a list of widths such as 400 or 400,200") from error
+        raise click.BadParameter(f"{value!r} is not a list of widths such as 400 or 400,200, or none") from error
 
 
 def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
@@ -87,7 +87,13 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
 )
 @click.option("--latent-dim", default=16, show_default=True, type=click.IntRange(1), help="Coordinates of the code.")
 @click.option("--num-components", type=click.IntRange(1), help="Of the priors mixture and vamp.  [default: 10, 50]")
-@click.option("--hidden", default="400", show_default=True, callback=_widths, help="Widths of the encoder: 400,200.")
+@click.option(
+    "--hidden",
+    default="400",
+    show_default=True,
+    callback=_widths,
+    help="Widths of the encoder, 400,200; none is linear.",
+)
 @click.option(
     "--network",
     default="mlp",

@@ -181,7 +181,7 @@ def run_config(data: str, options: dict[str, Any], prepared: Prepared) -> dict[s
         },
         "fit": {
             **{name: value for name, value in options.items() if name not in ("quiet", "log")},
-            "hidden": ",".join(map(str, options["hidden"])),
+            "hidden": ",".join(map(str, options["hidden"])) or "none",
             "epochs": prepared.epochs,
             "likelihood": prepared.likelihood,
             "standardize": standardization is not None,

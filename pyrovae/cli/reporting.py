@@ -42,12 +42,12 @@ def describe(dataset: Data, vae: VAE, binarize: str | None) -> None:
     config = vae.config or {}
     describe_data(dataset, binarize)
     parameters = sum(parameter.numel() for parameter in vae.parameters())
-    hidden = "-".join(map(str, config["hidden"]))
+    hidden = f"of hidden {'-'.join(map(str, config['hidden']))}" if config["hidden"] else "with a linear encoder"
     damage = f", corruption {config['corrupt']}" if config.get("corrupt") else ""
     what = f"VAE given one of {vae.num_labels} labels" if vae.num_labels else "VAE"
     click.echo(
         f"{what}: {config['prior']} prior on {config['latent_dim']} coordinates, {config['guide']} guide, "
-        f"{config['likelihood']} likelihood, {config['network']} of hidden {hidden}, {parameters:,} parameters{damage}"
+        f"{config['likelihood']} likelihood, {config['network']} {hidden}, {parameters:,} parameters{damage}"
     )
 
 
@@ -107,7 +107,9 @@ def print_table(numbers: dict[str, Any]) -> None:
     for name, number, unit in rows:
         click.echo(f"  {name:<32} {number:>10}  {unit}")
     if numbers["elbo"] is None:
-        click.echo("  A Delta guide gives no bound on log p(x): the first two are the terms of its objective.")
+        click.echo(
+            "  A guide that is a point gives no bound on log p(x): the first two are the terms of its objective."
+        )
     elif numbers["active_units"] == 0 and numbers["kl"] < LITTLE:
         click.echo(
             f"  The code carries less than {LITTLE:g} nat of a datum: the decoder hardly reads it. A longer --warmup, "

@@ -10,6 +10,7 @@ from pyrovae.distributions.linear_normal import LinearNormal, linear_moments
 from pyrovae.distributions.log_normal import LogNormal
 from pyrovae.distributions.logistic import Logistic, inside_unit_interval
 from pyrovae.distributions.normal_tails import NormalTails
+from pyrovae.distributions.point import Point
 from pyrovae.distributions.quadrature import kl_by_quadrature
 from pyrovae.distributions.rectified_normal import RectifiedNormal
 from pyrovae.distributions.simplex import Dirichlet, LogisticNormal, StickBreaking
@@ -36,6 +37,7 @@ __all__ = [
     "Logistic",
     "LogisticNormal",
     "NormalTails",
+    "Point",
     "Poisson",
     "PowerSpherical",
     "RectifiedNormal",

@@ -22,8 +22,8 @@ def check_parts(**parts: object) -> None:
         if type(part).forward is nn.Module.forward:
             raise ValueError(f"{what} {type(part).__name__} must define forward(), as the {what}s of pyrovae do")
     own = (parts.get("prior"), parts.get("likelihood"))
-    made_for = getattr(parts.get("guide"), "model_parts", own)
-    if made_for[0] is not own[0] or made_for[1] is not own[1]:
+    made_for = getattr(parts.get("guide"), "model_parts", ())
+    if any(all(part is not other for other in own) for part in made_for):
         raise ValueError(
             f"guide {type(parts['guide']).__name__} was made for another prior or likelihood: give it those of this VAE"
         )
@@ -58,12 +58,14 @@ def check_widths(prior: object, likelihood: object, guide: object, num_labels: i
 def check_support(prior: object, guide: object, known: Mapping[str, type] | None = None) -> None:
     """Refuse a guide with another support than the prior's: their KL is infinite, and Pyro's estimate is finite.
 
-    Also refuse a guide that is not a point under an improper prior, since no KL is defined there. The error lists the
-    guides that fit, by their names in ``known``, or else by the names of all public classes.
+    Also refuse a guide that is not a point under an improper prior, since no KL is defined there, and a guide with a
+    prior of its own under another one. The error lists the guides that fit, by their names in ``known``, or else by the
+    names of all public classes.
     """
     p, q = getattr(prior, "support", None), getattr(guide, "support", None)
-    spread = getattr(prior, "improper", False) and not getattr(guide, "is_point", True)
-    if not spread and (p is None or q is None or same_support(p, q)):
+    improper, doubled = getattr(prior, "improper", False), _has_two_priors(prior, guide)
+    spread = improper and not getattr(guide, "is_point", True)
+    if not spread and not doubled and (p is None or q is None or same_support(p, q)):
         return
     if known is None:
         root = type(guide).mro()[type(guide).mro().index(nn.Module) - 1]
@@ -71,7 +73,11 @@ def check_support(prior: object, guide: object, known: Mapping[str, type] | None
     fits = sorted(name for name, cls in known.items() if _fits(prior, p, cls))
     names = f"guide {type(guide).__name__}", f"prior {type(prior).__name__}"
     what = f"{names[0]} is not a point, and only a point fits {names[1]}, which is improper"
-    if p is not None and q is not None and not spread:
+    if doubled:
+        what = (
+            f"{names[0]} costs the KL from a prior of its own, and fits an improper prior (Flat) alone, got {names[1]}"
+        )
+    elif p is not None and q is not None and not spread:
         what = f"{names[0]} has support {as_set(q)} but {names[1]} has support {as_set(p)}"
     raise ValueError(f"{what}; guides that fit: {', '.join(fits) or 'none here, write one with the same support'}")
 
@@ -81,7 +87,13 @@ def _fits(prior: object, support: Constraint | None, guide: type) -> bool:
     own = getattr(guide, "support", None)
     same = own is not None and support is not None and as_set(support).startswith(as_set(own)[:-1])
     is_point = getattr(guide, "is_point", True) or not getattr(prior, "improper", False)
-    return same and is_point and hasattr(guide, "shared") == hasattr(prior, "shared")
+    return (
+        same and is_point and not _has_two_priors(prior, guide) and hasattr(guide, "shared") == hasattr(prior, "shared")
+    )
+
+
+def _has_two_priors(prior: object, guide: object) -> bool:
+    return getattr(guide, "brings_prior", False) and not getattr(prior, "improper", False)
 
 
 def check_shared(prior: object, guide: object, num_data: int | None) -> None:

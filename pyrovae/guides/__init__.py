@@ -5,9 +5,9 @@ from pyrovae.guides.discrete import Bernoulli, Categorical, Poisson, RelaxedBern
 from pyrovae.guides.exact_zeros import RectifiedNormal, SpikeSlab, ThresholdedLaplace, ThresholdedNormal
 from pyrovae.guides.feature_allocation import BetaSpikeSlab
 from pyrovae.guides.hard_concrete import HardConcrete
+from pyrovae.guides.points import Delta, Gated, JumpReLU, ReLU, SparsePoint, VAEase
 from pyrovae.guides.positive import Gamma, LogNormal, Weibull
 from pyrovae.guides.real import (
-    Delta,
     GeneralizedNormal,
     Laplace,
     LowRankMultivariateNormal,
@@ -19,35 +19,44 @@ from pyrovae.guides.refined import Refined
 from pyrovae.guides.shrinkage import RegularizedHorseshoe
 from pyrovae.guides.simplex import Dirichlet, LogisticNormal, StickBreaking
 from pyrovae.guides.sphere import PowerSpherical, VonMisesFisher
+from pyrovae.guides.top_k import BatchTopK, Matryoshka, TopK
 
 __all__ = [
     "SCALE_FLOOR",
+    "BatchTopK",
     "Bernoulli",
     "BetaSpikeSlab",
     "Categorical",
     "Delta",
     "Dirichlet",
     "Gamma",
+    "Gated",
     "GeneralizedNormal",
     "Guide",
     "HardConcrete",
+    "JumpReLU",
     "Laplace",
     "LogNormal",
     "LogisticNormal",
     "LowRankMultivariateNormal",
+    "Matryoshka",
     "MultivariateNormal",
     "Normal",
     "Poisson",
     "PowerSpherical",
+    "ReLU",
     "RectifiedNormal",
     "Refined",
     "RegularizedHorseshoe",
     "RelaxedBernoulli",
+    "SparsePoint",
     "SpikeSlab",
     "StickBreaking",
     "StudentT",
     "ThresholdedLaplace",
     "ThresholdedNormal",
+    "TopK",
+    "VAEase",
     "VonMisesFisher",
     "Weibull",
 ]

@@ -26,10 +26,12 @@ class Guide(nn.Module):
 
     ``support`` is the set that z lives in; None leaves the comparison with the prior's to the first step.
     ``is_point`` says that q is a point, whatever x is: it has no density, and gives no bound on log p(x).
+    ``brings_prior`` says that q costs the KL from a prior of its own, so that the prior of the VAE must be improper.
     """
 
     support: constraints.Constraint | None = None
     is_point = False
+    brings_prior = False
 
     def __init__(self, network: nn.Module, dim: int, head_features: int) -> None:
         super().__init__()

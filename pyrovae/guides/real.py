@@ -1,4 +1,4 @@
-"""Guides on the real line, and the point."""
+"""Guides on the real line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pyrovae.distributions import GeneralizedNormal as GeneralizedNormalDensity
 from pyrovae.guides.base import Guide, positive
 
 __all__ = [
-    "Delta",
     "GeneralizedNormal",
     "Laplace",
     "LowRankMultivariateNormal",
@@ -137,27 +136,3 @@ class GeneralizedNormal(Guide):
     def distribution(self, x: Tensor) -> dist.TorchDistribution:
         loc, raw, power = self.head(self.network(x)).chunk(3, -1)
         return GeneralizedNormalDensity(loc, positive(raw), 0.5 + 3.5 * torch.sigmoid(power)).to_event(1)
-
-
-class Delta(Guide):
-    r"""A point: :math:`q(z|x) = \delta(z - \mu(x))`, so that the objective is :math:`\log p(x|\mu) + \log p(\mu)`.
-
-    With the prior :class:`pyrovae.priors.Flat` this is the plain autoencoder, with a Laplace prior the L1 sparse one,
-    with a Normal prior the L2 one. It is no bound on log p(x): the metrics that need one refuse it.
-
-    Args:
-        network: The trunk of the encoder.
-        dim: Number of latent coordinates :math:`D`.
-    """
-
-    support = constraints.real
-    is_point = True
-
-    def __init__(self, network: nn.Module, dim: int) -> None:
-        super().__init__(network, dim, dim)
-
-    def distribution(self, x: Tensor) -> dist.TorchDistribution:
-        return dist.Delta(self.head(self.network(x)), event_dim=1)
-
-    def encode(self, x: Tensor) -> Tensor:
-        return self.head(self.network(x))

@@ -5,11 +5,12 @@ from pyrovae.nn.corruption import Corrupted, GaussianNoise, Masking, SaltAndPepp
 from pyrovae.nn.holes import Filled
 from pyrovae.nn.labels import Labelled
 from pyrovae.nn.layers import Residual
-from pyrovae.nn.mlp import MLP, Dictionary
+from pyrovae.nn.mlp import MLP, Centred, Dictionary
 from pyrovae.nn.recurrent import GRUDecoder, GRUEncoder
 
 __all__ = [
     "MLP",
+    "Centred",
     "ConvDecoder",
     "ConvEncoder",
     "Corrupted",

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyrovae.nn.layers import Layers, after, check_options
-from pyrovae.nn.shapes import Shape, positive_shape, widths_of
+from pyrovae.nn.shapes import Shape, batch_shape, positive_shape, widths_of
 
-__all__ = ["MLP", "Dictionary"]
+__all__ = ["MLP", "Centred", "Dictionary"]
 
 
 class MLP(Layers):
@@ -96,3 +96,26 @@ class Dictionary(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         x = functional.linear(z, self.weight, self.linear.bias)
         return x.reshape(*z.shape[:-1], *self.out_shape)
+
+
+class Centred(nn.Module):
+    r"""The trunk of a linear encoder: x less the bias of a dictionary, :math:`x - b`, as one row of numbers.
+
+    Args:
+        dictionary: The decoder of the same model, which shares its bias. A guide that is a sparse point starts its
+            encoder at the transpose of the dictionary's weight.
+
+    Shape: ``(*batch, *out_shape)`` of the dictionary to ``(*batch, out_features)``.
+    """
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        super().__init__()
+        if not isinstance(dictionary, Dictionary):
+            raise ValueError(f"dictionary must be a nn.Dictionary, got {type(dictionary).__name__}")
+        self.dictionary, self.in_shape = dictionary, dictionary.out_shape
+        self.out_features = dictionary.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(*batch_shape(x, self.in_shape), self.out_features)
+        bias = self.dictionary.linear.bias
+        return rows if bias is None else rows - bias
