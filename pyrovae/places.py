@@ -18,12 +18,12 @@ CHECKPOINT, CONFIG, HISTORY = "checkpoint.safetensors", "config.json", "history.
 # all that the commands write into the folder of a run, and of a comparison
 RUN = (
     CONFIG, HISTORY, CHECKPOINT, "model.safetensors", "metrics.json", "codes.npy", "imputed.npy", "samples.npy",
-    "compressed.pvbb", "decompressed.npy", f"{EVENTS}/events.out.tfevents.*",
+    "report.html", "compressed.pvbb", "decompressed.npy", f"{EVENTS}/events.out.tfevents.*",
     *(
         f"figures/{name}.png"
         for name in (
             "loss", "reconstructions", "prior_samples", "codes", "decoder_atoms", "traversals", "kl_spectrum",
-            "spike_occupancy", "sbc_ranks", "importance_curve",
+            "spike_occupancy", "latent_density", "sbc_ranks", "importance_curve",
         )
     ),
 )  # fmt: skip

@@ -121,7 +121,7 @@ def test_the_checks_see_what_is_wrong() -> None:
 
 def test_commands_are_found_at_all() -> None:
     readme = list(commands((ROOT / "README.md").read_text()))
-    assert {args[0] for args in readme} == {"fit", "evaluate", "encode", "sample", "compare"}
+    assert {args[0] for args in readme} == {"fit", "evaluate", "report", "encode", "sample", "compare"}
     assert ["fit", "digits", "--out", "runs/digits"] in readme
 
 

@@ -97,6 +97,8 @@ BELOW: dict[str, set[str]] = {
 ONLY = {
     "matplotlib": {"plots"},
     "click": {"cli"},
+    "jinja2": {"plots"},
+    "markupsafe": {"plots"},
     "torchvision": {"data"},
     "sklearn": {"sklearn", "data", "metrics"},
     "scipy": {"metrics"},

@@ -17,6 +17,7 @@ from pyrovae.cli.comparing import compare
 from pyrovae.cli.compressing import compress, decompress
 from pyrovae.cli.errors import explained
 from pyrovae.cli.evaluating import evaluate
+from pyrovae.cli.features import report
 from pyrovae.cli.fitting import fit
 from pyrovae.cli.using import encode, impute, sample
 from pyrovae.processes import FailedElsewhereError, rank_of_torchrun
@@ -63,6 +64,7 @@ def cli(ctx: click.Context) -> None:
     \b
     pyrovae fit digits --out runs/digits     train on handwritten digits, and see what was learned
     pyrovae evaluate runs/digits             all that can be measured of it, and pictures
+    pyrovae report runs/features             what each latent stands for, as one HTML page
     pyrovae encode runs/digits               the code of every row
     pyrovae sample runs/digits               new data from the model
     pyrovae impute runs/mine                 what is missing, given what is observed
@@ -76,5 +78,5 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (fit, evaluate, encode, impute, sample, compare, compress, decompress):
+for command in (fit, evaluate, report, encode, impute, sample, compare, compress, decompress):
     cli.add_command(command)

@@ -21,7 +21,7 @@ from pyrovae.rows import Rows, each, num_rows
 from pyrovae.train.signals import Signals
 from pyrovae.vae import VAE
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "run_data"]
 
 CURVE = (1, 5, 50, 500, 5000)  # draws of the bounds that are drawn, up to those of the table
 CURVE_DATA = 100
@@ -60,17 +60,8 @@ def evaluate(
     pyrovae evaluate runs/digits --ais 1000
     """
     vae, config = runs.load_run(run, device, trust)
-    source = runs.source(run, config)
-    dataset = pv.data.load(**source, dtype=None, on_disk=runs.on_disk(config))
-    dataset = runs.with_statistics(dataset, config)
-    runs.check_width(run, config, dataset.val)
-    if (standardization := runs.standardization(config)) is not None:
-        dataset = dataset.standardize(standardization)
-    dataset = dataset.to(torch.float32)
-    runs.check_data(run, config, dataset)
-    dataset = dataset.reshape(tuple(config["model"]["event_shape"]))
-    check_support(vae, dataset, lambda: pv.data.rows(**source))
-    describe(dataset, vae, source["binarize"])
+    dataset = run_data(run, config, vae)
+    describe(dataset, vae, config["data"]["binarize"])
     describe_standardization(dataset)
     x = runs.held_out(vae, dataset)
     num_samples = num_samples or importance_samples(num_rows(x))
@@ -98,6 +89,21 @@ def evaluate(
         for name, content in pictures.items():
             runs.save_bytes(run / "figures" / name, content)
     click.echo(f"written in {run}: metrics.json, and in figures/ {', '.join(f'{name}.png' for name in figures)}")
+
+
+def run_data(run: Path, config: dict[str, Any], vae: VAE) -> Data:
+    """The data that a run was trained on, as its model takes them; ValueError where they are others."""
+    source = runs.source(run, config)
+    dataset = pv.data.load(**source, dtype=None, on_disk=runs.on_disk(config))
+    dataset = runs.with_statistics(dataset, config)
+    runs.check_width(run, config, dataset.val)
+    if (standardization := runs.standardization(config)) is not None:
+        dataset = dataset.standardize(standardization)
+    dataset = dataset.to(torch.float32)
+    runs.check_data(run, config, dataset)
+    dataset = dataset.reshape(tuple(config["model"]["event_shape"]))
+    check_support(vae, dataset, lambda: pv.data.rows(**source))
+    return dataset
 
 
 def _figures(vae: VAE, x: Rows, dataset: Data, measured: Summary) -> dict[str, Any]:

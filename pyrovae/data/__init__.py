@@ -2,6 +2,7 @@
 
 from pyrovae.data import synthetic
 from pyrovae.data.batching import batches
+from pyrovae.data.files import column_names
 from pyrovae.data.on_disk import OnDisk, Statistics
 from pyrovae.data.sets import (
     NAMES,
@@ -10,6 +11,7 @@ from pyrovae.data.sets import (
     digits,
     fashion_mnist,
     from_file,
+    image_shape,
     load,
     mnist,
     patches,
@@ -30,10 +32,12 @@ __all__ = [
     "Vocabulary",
     "batches",
     "binarized",
+    "column_names",
     "digits",
     "exceeds_memory",
     "fashion_mnist",
     "from_file",
+    "image_shape",
     "load",
     "mnist",
     "patches",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import csv
+import itertools
 import math
 import warnings
 import zipfile
@@ -20,7 +21,16 @@ from pyrovae.data.shards import IMAGE_SUFFIXES, Shards, shard_paths
 from pyrovae.files import check_regular, size_text
 from pyrovae.rows import check_dense
 
-__all__ = ["TABLE_SUFFIXES", "Source", "first_line", "image_shape_of", "read_images", "read_shards", "read_table"]
+__all__ = [
+    "TABLE_SUFFIXES",
+    "Source",
+    "column_names",
+    "first_line",
+    "image_shape_of",
+    "read_images",
+    "read_shards",
+    "read_table",
+]
 
 WIDE = (torch.float64, torch.int32, torch.int64, torch.uint32, torch.uint64)  # which float32 may not hold
 TABLE_SUFFIXES = (".npy", ".npz", ".csv", ".pt")
@@ -136,6 +146,19 @@ def _read_csv(missing: bool, path: Path, max_bytes: int | None) -> np.ndarray[An
     if not num_rows:
         raise ValueError("it has no rows of numbers")
     return np.frombuffer(numbers, dtype=np.float64).reshape(num_rows, width)
+
+
+def column_names(path: str | Path) -> list[str] | None:
+    """The first line of a ``.csv`` file that is a header, with one name for each column; None of other data."""
+    path = Path(path)
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        lines = list(itertools.islice((line for line in file if line.strip()), 2))
+    names, *rest = (
+        csv.reader(lines, delimiter=next((mark for mark in ";\t" if mark in lines[-1]), ",")) if lines else [[]]
+    )
+    return None if not rest or all(_is_number(cell) or not cell.strip() for cell in names) else names
 
 
 def _number(cell: str, row: int, column: int, missing: bool) -> float:

@@ -30,6 +30,7 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "from_file",
+    "image_shape",
     "load",
     "mnist",
     "patches",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 HELD_OUT_ROWS, HELD_OUT_BYTES = 10_000, 128 << 20  # of validation and of test, where the data stay on the disk
+PATCH_SIZE = 12
 NAMES = ("digits", "mnist", "fashion-mnist", "patches")
 
 
@@ -176,7 +178,7 @@ def fashion_mnist(data_dir: str | Path | None = None, binarize: str | None = "st
     return load("fashion-mnist", data_dir, binarize, seed)
 
 
-def patches(size: int = 12, num: int = 60_000, seed: int = 0) -> Data:
+def patches(size: int = PATCH_SIZE, num: int = 60_000, seed: int = 0) -> Data:
     r"""Natural image patches: whitened cuts of the two photographs of scikit-learn; rows of ``size * size``.
 
     A photograph, grey by its luminance, is filtered by
@@ -286,6 +288,13 @@ def rows(
         source = source.to(dtype or torch.float32)
     x = _checked(str(name), source.x if source.test is None else torch.cat([source.x, source.test]), missing)
     return x if binarize is None else binarized(str(name), x, seed)
+
+
+def image_shape(
+    name: str | Path, data_dir: str | Path | None = None, missing: bool = False
+) -> tuple[int, int, int] | None:
+    """``(C, H, W)`` of the rows that :func:`rows` gives, if they are images."""
+    return (1, PATCH_SIZE, PATCH_SIZE) if name == "patches" else _source(name, data_dir, missing).image_shape
 
 
 def binarized(name: str, x: Tensor, seed: int = 0) -> Tensor:

@@ -7,6 +7,7 @@ from pyrovae.metrics.collapse import active_units, coefficient_collapse, kl_per_
 from pyrovae.metrics.dictionaries import Stability, decoder_mcc, stability, uniqueness
 from pyrovae.metrics.disentanglement import DCI, Gap, dci, mig, sap
 from pyrovae.metrics.evaluation import evaluate
+from pyrovae.metrics.features import LatentFeatures, Neighbors, co_firing, dictionary, latent_features, similar_atoms
 from pyrovae.metrics.health import CollapseWarning, DeadGates, HealthCheck, dead_gates
 from pyrovae.metrics.importance import ImportanceSampling, importance_curve, importance_sampling, pareto_k
 from pyrovae.metrics.imputation import impute
@@ -60,8 +61,10 @@ __all__ = [
     "ImportanceSampling",
     "Information",
     "Interpolations",
+    "LatentFeatures",
     "MMDTest",
     "NearestNeighbors",
+    "Neighbors",
     "Occupancy",
     "Probe",
     "Ranks",
@@ -80,6 +83,7 @@ __all__ = [
     "annealed_importance_sampling",
     "bits_per_dimension",
     "class_coverage",
+    "co_firing",
     "codes",
     "coefficient_collapse",
     "coverage",
@@ -87,6 +91,7 @@ __all__ = [
     "dead_gates",
     "decoder_atoms",
     "decoder_mcc",
+    "dictionary",
     "elbo",
     "evaluate",
     "exact_zeros",
@@ -101,6 +106,7 @@ __all__ = [
     "interpolations",
     "kl_per_dimension",
     "l0",
+    "latent_features",
     "log_likelihood",
     "mcc",
     "mean_squared_error",
@@ -117,6 +123,7 @@ __all__ = [
     "sap",
     "sbc",
     "shrinkage",
+    "similar_atoms",
     "spike_occupancy",
     "stability",
     "summary",

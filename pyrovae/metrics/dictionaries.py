@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyrovae.metrics.recovery import MCC
 
-__all__ = ["Stability", "decoder_mcc", "stability", "uniqueness"]
+__all__ = ["Stability", "cosine_table", "decoder_mcc", "stability", "uniqueness"]
 
 Array = np.ndarray[Any, Any]
 
@@ -50,7 +50,7 @@ def decoder_mcc(dictionary: Tensor, features: Tensor, signed: bool = False) -> M
         ``dead`` counts atoms of norm 0.
     Raises: ValueError if a table is not finite, the dimensions differ, or a feature has norm 0.
     """
-    cosines = _cosines(dictionary, features)
+    cosines = cosine_table(dictionary, features)
     if not (length := features.detach().double().norm(dim=1)).all():
         raise ValueError(f"features must not be zero, row {int((length == 0).nonzero()[0])} is")
     matching, found = _matched(cosines, signed)
@@ -71,7 +71,7 @@ def uniqueness(dictionary: Tensor, features: Tensor) -> float:
 
     Raises: ValueError as of :func:`decoder_mcc`, and if every atom has norm 0.
     """
-    cosines = np.abs(_cosines(dictionary, features))
+    cosines = np.abs(cosine_table(dictionary, features))
     alive = (dictionary.detach() != 0).any(1).cpu().numpy()
     if not alive.any():
         raise ValueError("dictionary must have an atom that is not zero")
@@ -109,7 +109,7 @@ def stability(dictionaries: Sequence[Tensor] | Tensor, threshold: float = 0.7, s
     pairwise = torch.eye(num, dtype=torch.float64)
     seeds = np.ones((num, len(tables[0])), dtype=int)  # in how many each latent is found
     for a, b in itertools.combinations(range(num), 2):
-        matching, cosines = _matched(_cosines(tables[a], tables[b]), signed)
+        matching, cosines = _matched(cosine_table(tables[a], tables[b]), signed)
         pairwise[a, b] = pairwise[b, a] = _mean(cosines, signed)
         same = (cosines if signed else np.abs(cosines)) >= threshold
         seeds[b] += same
@@ -119,7 +119,7 @@ def stability(dictionaries: Sequence[Tensor] | Tensor, threshold: float = 0.7, s
     return Stability(pairwise[above[0], above[1]].mean().item(), pairwise, found)
 
 
-def _cosines(dictionary: Tensor, features: Tensor) -> Array:
+def cosine_table(dictionary: Tensor, features: Tensor) -> Array:
     """``(J, K)`` in float64; 0 where a row is zero."""
     units = []
     for name, table in (("dictionary", dictionary), ("features", features)):

@@ -18,6 +18,7 @@ __all__ = [
     "Supports",
     "active_dimension",
     "check_probabilities",
+    "on_table",
     "support_variety",
     "supports",
     "variety_if_sparse",
@@ -85,7 +86,7 @@ def supports(z: Tensor) -> Supports:
 
     Raises: ValueError if z is no table of codes, or has a NaN.
     """
-    on = _on(z)
+    on = on_table(z)
     density = on.double().mean(0)
     dead, dense = int((density < DEAD).sum()), int((density > DENSE).sum())
     return Supports(on.sum(1), density, dead, dense, (density > ALWAYS).double().mean().item())
@@ -109,7 +110,7 @@ def support_variety(z: Tensor, labels: Tensor | None = None, num_pairs: int = 10
     Raises: ValueError if z is no table of codes or has one row, ``labels`` are not one for each row, or
         ``num_pairs < 1``.
     """
-    on = _on(z)
+    on = on_table(z)
     num = len(on)
     if num < 2:
         raise ValueError(f"z must be two codes or more to compare, got {num}")
@@ -175,7 +176,7 @@ def check_probabilities(probability: Tensor) -> None:
         raise ValueError("probability must be between 0 and 1, got NaN or a number outside")
 
 
-def _on(z: Tensor) -> Tensor:
+def on_table(z: Tensor) -> Tensor:
     if z.dim() != 2 or z.numel() == 0 or z.is_complex():
         raise ValueError(f"z must be codes (N, D) of real numbers, got {z.dtype} of shape {tuple(z.shape)}")
     if bool(z.isnan().any()):
