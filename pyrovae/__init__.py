@@ -16,6 +16,7 @@ The pipeline, in the order of the rooms::
     infer        Pyro's SVI, compiled               pv.SVI(vae.model, vae.guide, optim, pv.ELBO())
     adversarial  a critic in the place of the KL    pv.GAN(prior, generator, critic)
     train        the loop around SVI                pv.fit(vae, x, epochs=50)
+                 one model for each seed            pv.fit_many(make, x, seeds=range(10))
     features     atoms beyond gradients             pv.features.Moves(x)
     metrics      bounds and errors, per datum       pv.metrics.log_likelihood(vae, x)
     compression  lossless, by bits-back coding      pv.compression.compress(vae, x)
@@ -68,7 +69,7 @@ from pyrovae.objectives import (
     cyclical,
     warmup,
 )
-from pyrovae.train import fit
+from pyrovae.train import fit, fit_many
 from pyrovae.vae import VAE
 
 __version__ = "0.1.0"
@@ -107,6 +108,7 @@ __all__ = [
     "distributions",
     "features",
     "fit",
+    "fit_many",
     "guards",
     "guides",
     "infer",

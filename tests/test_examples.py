@@ -58,6 +58,7 @@ ROWS: dict[str, tuple[list[str], str]] = {
     "benchmarks/checkpoints.py": ([], "cost of a checkpoint every 100 steps, in processor time: {} % ({} to {} %)"),
     "benchmarks/epochs.py": ([], "seconds per epoch, pyrovae, not compiled over {name}: {}"),
     "benchmarks/likelihood.py": ([], "seconds, pyrovae over {name}: {}"),
+    "benchmarks/many_seeds.py": ([], "seconds, fit_many over as many runs of fit: {}"),
     "benchmarks/memory_mapped.py": ([], "seconds per epoch, on the disk over in memory: {}"),
     "benchmarks/precision.py": ([], "test ELBO, bfloat16 less float32: {} nats"),
     "benchmarks/pyro_models.py": ([], "seconds per step, pyrovae.SVI over pyro.infer.SVI, the largest: {}"),

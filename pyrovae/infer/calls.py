@@ -37,6 +37,7 @@ class Calls:
         self.count = 0
         self.schedules: dict[str, Schedule] = objective.schedules() if isinstance(objective, Objective) else {}
         self.reason: str | None = None  # why they cannot be compiled
+        self.searched = False  # whether shared code was looked for and not found
         self.timings = Timings()
         self.params: list[Tensor] = []
         self.names: frozenset[str] = frozenset()  # of these parameters

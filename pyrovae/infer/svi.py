@@ -24,6 +24,7 @@ from pyrovae.infer.arguments import Arguments, arguments, settings
 from pyrovae.infer.calls import MANY, Calls, State
 from pyrovae.infer.optimizer import Grouped
 from pyrovae.infer.precision import networks_in
+from pyrovae.infer.programs import Programs, shared_programs
 from pyrovae.infer.saving import Saved, check_optimizer_state, check_saved, matched, undone
 from pyrovae.infer.step import Compiled, Disagreement, Losses, Observed, Recording
 from pyrovae.objectives import Objective, Schedule, blame
@@ -124,6 +125,7 @@ class SVI(pyro.infer.SVI):
         self._rehearses = False
         self._stored: object = None
         self._gave_up = False
+        self._programs = shared_programs() or Programs()
 
     @property
     def loss(self) -> Callable[..., Losses]:
@@ -442,11 +444,17 @@ class SVI(pyro.infer.SVI):
         if self.compilations >= MOST:
             self._give_up(f"{MOST} different steps were compiled, and this is one more")
             return False
+        if self._programs.has_others and not calls.searched:  # one of another SVI costs no compilation
+            return calls.timings.count >= 1
+        return self._pays(calls)
+
+    def _pays(self, calls: Calls) -> bool:
+        """Whether compiling these calls costs less than it saves, in all runs that share the code."""
         known = self.compile_seconds / self.compilations if self.compilations else None
         left = self.expected_calls.get(calls.what)
         if left is not None:
             alike = [each.timings.count for each in self._state.calls.values() if each.what == calls.what]
-            left *= max(calls.timings.count, 0) / max(sum(alike), 1)
+            left *= self._programs.num_runs * max(calls.timings.count, 0) / max(sum(alike), 1)
         return calls.timings.pays(left, known)
 
     def _record(self, calls: Calls, call: Arguments, watch: Watch) -> Compiled | Recording | None:
@@ -487,9 +495,14 @@ class SVI(pyro.infer.SVI):
         if (changed := watch.put_back()) is not None:
             self._refuse(calls, Unrecordable(f"it changes {changed} when it runs"))
             return None
-        for other in (known.compiled for each in self._state.calls.values() for known in each.known.values()):
-            if other is not None and other.recording.graph.same_as(recording.graph):
-                return calls.keep(watch, Compiled(recording, other.program, watch))
+        if (program := self._programs.find(recording.graph)) is not None:
+            compiled = calls.keep(watch, Compiled(recording, program, watch))
+            # a step that compiles is taken as it is, and so is this one: the same numbers as without sharing
+            return None if self._programs.is_shared else compiled
+        if self._programs.has_others and not calls.searched:
+            calls.searched = True  # the next calls are compiled when it pays
+            if not (self.compile and is_step) and not self._pays(calls):
+                return None
         return recording
 
     def _first_compiled(self, calls: Calls, recording: Recording, call: Arguments) -> Losses:
@@ -517,6 +530,7 @@ class SVI(pyro.infer.SVI):
             self.compilations -= 1
             self._refuse(calls, error)
             return error.result
+        self._programs.add(compiled.program)
         calls.keep(watch, compiled)
         return result
 

@@ -4,6 +4,7 @@ from pyrovae.train.callbacks import BestWeights, Callback, CallbackError, EarlyS
 from pyrovae.train.checkpoints import Checkpoint, write_history
 from pyrovae.train.fitting import fit
 from pyrovae.train.loggers import Logger, MLflow, TensorBoard, WandB
+from pyrovae.train.many import Many, fit_many
 from pyrovae.train.progress import Progress
 from pyrovae.train.run import History, Run
 from pyrovae.train.search import LearningRate, search_lr
@@ -19,6 +20,7 @@ __all__ = [
     "LearningRate",
     "Logger",
     "MLflow",
+    "Many",
     "Progress",
     "Run",
     "Schedules",
@@ -26,6 +28,7 @@ __all__ = [
     "Trainer",
     "WandB",
     "fit",
+    "fit_many",
     "search_lr",
     "write_history",
 ]
