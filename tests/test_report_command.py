@@ -13,7 +13,8 @@ from pyrovae import metrics
 
 # --- the command ----------------------------------------------------------------------------------------------------
 
-FIT = "--prior spike-slab --network dictionary --likelihood normal --latent-dim 6 --hidden 8 --epochs 1 --num-samples 5"
+MODEL = "--prior spike-slab --guide spike-slab --network dictionary --likelihood normal --latent-dim 6 --hidden 8"
+FIT = f"{MODEL} --epochs 1 --num-samples 5"
 COLUMNS = ["height; cm", "<b>weight</b>", "age"]
 ROWS = np.random.default_rng(0).normal(size=(60, 3)) * [1, 10, 1000] + 5
 

@@ -15,7 +15,7 @@ from pyrovae import guards, likelihoods, priors
 from pyrovae.build.dictionary import GUIDE, START, start_at_data
 from pyrovae.build.networks import networks
 from pyrovae.build.parts import by_name_or_path, corruption, made, matching_guide, name_and_options
-from pyrovae.build.tables import GUIDES, LIKELIHOODS, NETWORKS, PRIORS
+from pyrovae.build.tables import GUIDES, LIKELIHOODS, MODEL_GUIDES, NETWORKS, PRIORS
 from pyrovae.conditional import ConditionalVAE
 from pyrovae.guides import Refined
 from pyrovae.names import by_name, check_options, own_options
@@ -159,7 +159,7 @@ def build_vae(
         is_usual = kind == ("dictionary", "spike-slab", "normal", "normal")
         if guide is None and is_usual and not (refine or missing or corrupt or norm or dropout):
             guide = GUIDE
-        if guide is not None and guide.partition(":")[0] == GUIDE and is_usual:
+        if isinstance(guide, str) and guide.partition(":")[0] == GUIDE and is_usual:
             prior_options.setdefault("learned", tuple(name for name in START if name not in prior_options))
             prior_options = {**START, **prior_options}
         prior_module = made("prior", prior_name, PRIORS, latent_dim, **prior_options)
@@ -200,14 +200,15 @@ def build_vae(
         likelihood_module = likelihoods.Masked(likelihood_module)  # type: ignore[arg-type]  # it says so where it is none
         encoder, inputs = Filled(encoder), inputs if inputs is None else inputs.nan_to_num()
     guide_args = [encoder, latent_dim]
-    options_of_guide = own_options(by_name_or_path("guide", guide_name, GUIDES), 0) or []
+    known_guides = GUIDES | MODEL_GUIDES
+    options_of_guide = own_options(by_name_or_path("guide", guide_name, known_guides), 0) or []
     if guide_name == GUIDE:
         if prior_name == "vamp":
             raise ValueError(f"prior 'vamp' is made of the guide, and guide {GUIDE!r} of the prior: take another guide")
         guide_args = [prior_module, likelihood_module]
     elif num_labels is None and options_of_guide[2:3] == ["likelihood"]:  # it scores reconstructions of its own
         guide_args.append(likelihood_module)
-    guide_module = made("guide", guide_name, GUIDES, *guide_args, **guide_options)
+    guide_module = made("guide", guide_name, known_guides, *guide_args, **guide_options)
     if prior_name == "vamp":
         bounds = (0.0, 1.0) if likelihood_name in UNIT_INTERVAL else None
         prior_module = priors.Vamp(guide_module, num_components, inputs=inputs, bounds=bounds)  # type: ignore[arg-type]  # checked above

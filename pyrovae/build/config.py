@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pyrovae.build.assembly import KINDS, build_vae
-from pyrovae.build.tables import CORRUPTIONS, GUIDES, LIKELIHOODS, PRIORS
+from pyrovae.build.tables import CORRUPTIONS, GUIDES, LIKELIHOODS, MODEL_GUIDES, PRIORS
 from pyrovae.files import read_json
 from pyrovae.schema import check, check_section, whole
 
@@ -25,7 +25,7 @@ PLACES = ("name", "data_dir")  # of the data, which may move
 TABLES: dict[str, Mapping[str, Any]] = {
     "prior": PRIORS,
     "likelihood": LIKELIHOODS,
-    "guide": GUIDES,
+    "guide": GUIDES | MODEL_GUIDES,
     "corrupt": CORRUPTIONS,
 }
 ARGUMENTS = [name for name in inspect.signature(build_vae).parameters if name != "inputs"]

@@ -10,7 +10,7 @@ from torch import nn
 from pyrovae import guides, likelihoods, priors
 from pyrovae.nn import GaussianNoise, Masking, SaltAndPepper
 
-__all__ = ["CORRUPTIONS", "GUIDES", "LIKELIHOODS", "MATCHING", "NETWORKS", "PRIORS", "usual_warmup"]
+__all__ = ["CORRUPTIONS", "GUIDES", "LIKELIHOODS", "MATCHING", "MODEL_GUIDES", "NETWORKS", "PRIORS", "usual_warmup"]
 
 PRIORS: dict[str, Callable[..., nn.Module]] = {
     "flat": priors.Flat,
@@ -79,8 +79,9 @@ GUIDES: dict[str, type[nn.Module]] = {
     "jump-relu": guides.JumpReLU,
     "gated": guides.Gated,
     "vaease": guides.VAEase,
-    "coordinate-ascent": guides.CoordinateAscent,
 }
+# Guides that are made of the prior and the likelihood, not of an encoder and a width.
+MODEL_GUIDES: dict[str, type[nn.Module]] = {"coordinate-ascent": guides.CoordinateAscent}
 # The guide of a prior whose own name is no guide's, where it is not the Normal.
 MATCHING: dict[str, str] = {
     "flat": "delta",

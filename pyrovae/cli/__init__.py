@@ -19,6 +19,7 @@ from pyrovae.cli.errors import explained
 from pyrovae.cli.evaluating import evaluate
 from pyrovae.cli.features import report
 from pyrovae.cli.fitting import fit
+from pyrovae.cli.reproducing import reproduce
 from pyrovae.cli.using import encode, impute, sample
 from pyrovae.processes import FailedElsewhereError, rank_of_torchrun
 
@@ -78,5 +79,5 @@ def cli(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for command in (fit, evaluate, report, encode, impute, sample, compare, compress, decompress):
+for command in (fit, evaluate, report, encode, impute, sample, compare, compress, decompress, reproduce):
     cli.add_command(command)

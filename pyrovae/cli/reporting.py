@@ -43,6 +43,7 @@ def describe(dataset: Data, vae: VAE, binarize: str | None) -> None:
     describe_data(dataset, binarize)
     parameters = sum(parameter.numel() for parameter in vae.parameters())
     hidden = f"of hidden {'-'.join(map(str, config['hidden']))}" if config["hidden"] else "with a linear encoder"
+    hidden = hidden if any(True for _ in vae.posterior.parameters()) else "without an encoder"
     damage = f", corruption {config['corrupt']}" if config.get("corrupt") else ""
     what = f"VAE given one of {vae.num_labels} labels" if vae.num_labels else "VAE"
     click.echo(

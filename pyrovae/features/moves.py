@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Move", "Moves"]
 
+TINY = torch.finfo(torch.float32).tiny
 SHUT = 1e-4  # activity of a latent that is closed
 BORN = 0.05  # activity of a latent that begins anew, before its first M-step
 TRIED = 4  # latents of the least value for which a new direction is tried
@@ -45,7 +46,7 @@ class Move(NamedTuple):
 
 
 class Moves(Callback):
-    r"""Closes latents without use, revives them where the residual is largest, and rotates pairs, after each epoch.
+    r"""Closes latents without use, revives them where the residual is largest, and rotates pairs, between epochs.
 
     A move is kept if the bound of ``x`` rises, after a few exact steps of EM on the prior of the latents concerned:
 
@@ -60,6 +61,7 @@ class Moves(Callback):
         x: Training data, ``(N, *event_shape)``; a thousand rows are enough.
         tolerance: In nats per datum, what a move must gain and what a latent must be worth.
         until: The share of the epochs in which latents are revived and rotated; they are closed in all epochs.
+        times: After so many epochs of a run at most, evenly spaced.
         seed: Of the rows of x, of which at most 1,000 are used.
 
     Attributes: ``moves``, a list of :class:`Move`. ``summary()`` says in one line what was done.
@@ -68,13 +70,14 @@ class Moves(Callback):
         which needs no encoder to follow a move, and location, scale and activity of the prior are learned.
     """
 
-    def __init__(self, x: Tensor, tolerance: float = 0.01, until: float = 0.7, seed: int = 0) -> None:
+    def __init__(self, x: Tensor, tolerance: float = 0.01, until: float = 0.7, times: int = 25, seed: int = 0) -> None:
         check("tolerance", tolerance, number(0.0, expected="a number, at least 0"))
         check("until", until, number(0.0, math.nextafter(1.0, 2.0), "a share from 0 to 1"))
+        check("times", times, whole(1))
         check("seed", seed, whole())
         if not isinstance(x, Tensor) or x.dim() < 2 or len(x) < 2:
             raise ValueError(f"x must be a tensor of at least two rows, got {getattr(x, 'shape', x)!r}")
-        self.tolerance, self.until = tolerance, until
+        self.tolerance, self.until, self.times = tolerance, until, times
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:1000]
         self.x = x[order.to(x.device)]
         self.moves: list[Move] = []
@@ -97,6 +100,9 @@ class Moves(Callback):
         _Dictionary(run, self.x)
 
     def on_epoch_end(self, run: Run) -> None:
+        every = -(-run.num_epochs // self.times)
+        if run.epoch % every and run.epoch < run.num_epochs:
+            return
         dictionary = _Dictionary(run, self.x)
         all_kinds = run.epoch <= self.until * run.num_epochs
         for kind, latents, gain in dictionary.improve(self.tolerance, all_kinds):
@@ -206,7 +212,7 @@ class _Dictionary:
         variance = (gates * ((loc - mean) ** 2 + q.slab.variance[:, latents])).sum(0) / total
         open_ = gates.mean(0) > SHUT
         old = [each()[latents] for each in self.parameters]
-        new = gates.mean(0).clamp(SHUT, 1 - SHUT), mean, variance.sqrt().clamp(min=1e-3)
+        new = gates.mean(0).clamp(SHUT, 1 - SHUT), mean, variance.sqrt()
         self.put(latents, *(torch.where(open_, a, b) for a, b in zip(new, old, strict=True)))
 
     def put(self, latents: list[int], *values: Tensor) -> None:
@@ -232,7 +238,7 @@ class _Dictionary:
         return x
 
     def pairs(self) -> list[tuple[int, int]]:
-        """Open latents whose gates are the most correlated, each in one pair at most."""
+        """Pairs of open latents whose gates are the most correlated."""
         gates = self.code.probs
         gates = (gates - gates.mean(0)) * (gates.mean(0) > 10 * SHUT)
         correlation = torch.nn.functional.normalize(gates, dim=0)
@@ -249,15 +255,16 @@ class _Dictionary:
         self.put(places, torch.full_like(loc, SHUT / 100), loc, scale)
 
     def revive(self, j: int) -> None:
-        """The direction in which the residual without latent j varies most, towards its longer tail."""
+        """Give latent j the direction in which the residual varies most, towards its longer tail."""
         residual = self.residual()
-        direction = torch.linalg.svd(residual, full_matrices=False).Vh[0]
+        largest = torch.linalg.eigh(residual @ residual.T).eigenvectors[:, -1]
+        direction = torch.nn.functional.normalize(largest @ residual, dim=0)
         along = residual @ direction
         direction = direction * (along**3).sum().sign()
         size = (residual @ direction).topk(max(1, int(BORN * len(residual)))).values.mean()
         self.weight[:, j] = direction * self.weight[:, j].norm()
         size = size if self.unit_norm else size / self.weight[:, j].norm()
-        self.put([j], size.new_tensor([BORN]), size[None], 0.3 * size.abs()[None].clamp(min=1e-3))
+        self.put([j], size.new_tensor([BORN]), size[None], 0.3 * size.abs().clamp(min=TINY)[None])
 
     def rotate(self, j: int, k: int, turn: float) -> None:
         u, v = self.weight[:, j].clone(), self.weight[:, k].clone()
