@@ -64,7 +64,7 @@ class Constrained(nn.Module):
 
     @torch.no_grad()
     def start_at(self, value: Tensor) -> None:
-        """Let a learned value start here; one that is fixed stays as it is."""
+        """Start a learned value here; a fixed value does not change."""
         if hasattr(self, "raw"):
             self.raw.copy_(self._inverse(value.to(self.raw)).expand_as(self.raw))
 

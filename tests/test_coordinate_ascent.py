@@ -170,6 +170,21 @@ def test_another_model_has_an_encoder(options, guide):
 @pytest.mark.parametrize(
     ("make_it", "message"),
     [
+        *(
+            (
+                lambda option=option: pv.build_vae(
+                    (OUT,), D, "spike-slab", "normal", "coordinate-ascent", network="dictionary", **option
+                ),
+                f"{next(iter(option))} is for a guide with an encoder, got it with guide 'coordinate-ascent'",
+            )
+            for option in (
+                {"corrupt": "gaussian"},
+                {"norm": "layer"},
+                {"dropout": 0.1},
+                {"missing": True},
+                {"refine": 1},
+            )
+        ),
         (lambda: make(0), "steps must be a positive whole number, got 0"),
         (
             lambda: pv.build_vae((OUT,), D, guide="coordinate-ascent"),
@@ -182,7 +197,7 @@ def test_another_model_has_an_encoder(options, guide):
         (lambda: pv.build_vae((OUT,), D, prior="vamp", guide="coordinate-ascent", inputs=data()), "take another guide"),
         (
             lambda: pv.build_vae((OUT,), D, "spike-slab", "normal", network="dictionary", inputs=torch.ones(9, OUT)),
-            "inputs must vary, got 9 rows that are all equal",
+            "inputs must be finite and vary, got 9 rows that are all equal",
         ),
     ],
 )

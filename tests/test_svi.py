@@ -15,6 +15,7 @@ from svi_runs import DIM, LATENT, WIDTH, adam, assert_same_run, data, losses, va
 from torch import nn
 
 import pyrovae as pv
+from pyrovae.infer.saving import check_optimizer_state
 
 OBJECTIVES = {
     "ELBO": pv.ELBO,
@@ -386,6 +387,14 @@ def test_a_forged_state_of_an_optimizer_is_refused_and_changes_nothing(place):
     expected = losses(svi, [data()] * 2, seed=3)
     assert svi.steps_done == 6
     assert all(map(math.isfinite, expected))
+
+
+def test_a_state_of_an_optimizer_that_takes_no_dense_gradient_is_accepted():
+    weight = nn.Parameter(torch.zeros(3, 2))
+    optimizer = torch.optim.SparseAdam([weight])
+    weight.grad = torch.ones(3, 2).to_sparse()
+    optimizer.step()
+    check_optimizer_state(torch.optim.SparseAdam([nn.Parameter(torch.zeros(3, 2))]), optimizer.state_dict())
 
 
 def test_an_optimizer_of_torch_is_refused():

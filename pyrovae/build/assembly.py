@@ -145,6 +145,14 @@ def build_vae(
         if prior_name not in ("mixture", "vamp"):
             raise ValueError(f"num_components is of the priors mixture and vamp, got it with prior {prior!r}")
         prior_options.setdefault("num_components", num_components)
+    names = (network, prior_name, prior_options.get("slab", "normal"), likelihood_name)
+    is_usual = names == ("dictionary", "spike-slab", "normal", "normal")
+    without_encoder = {"corrupt": corrupt, "norm": norm, "dropout": dropout, "refine": refine, "missing": missing}
+    if guide is None and is_usual and not any(without_encoder.values()):
+        guide = GUIDE
+    has_no_encoder = isinstance(guide, str) and guide.partition(":")[0] == GUIDE
+    if has_no_encoder and (given := [name for name, value in without_encoder.items() if value]):
+        raise ValueError(f"{given[0]} is for a guide with an encoder, got it with guide {GUIDE!r}, which has none")
     if prior_name == "vamp":  # it is made of the guide
         if num_labels is not None:
             raise ValueError(f"prior 'vamp' runs the encoder at inputs without labels, got num_labels = {num_labels}")
@@ -155,11 +163,7 @@ def build_vae(
         num_components = _num_pseudo_inputs(prior_options.get("num_components"), inputs, event_shape)
         guide = guide or "normal"
     else:
-        kind = (network, prior_name, prior_options.get("slab", "normal"), likelihood_name)
-        is_usual = kind == ("dictionary", "spike-slab", "normal", "normal")
-        if guide is None and is_usual and not (refine or missing or corrupt or norm or dropout):
-            guide = GUIDE
-        if isinstance(guide, str) and guide.partition(":")[0] == GUIDE and is_usual:
+        if has_no_encoder and is_usual:
             prior_options.setdefault("learned", tuple(name for name in START if name not in prior_options))
             prior_options = {**START, **prior_options}
         prior_module = made("prior", prior_name, PRIORS, latent_dim, **prior_options)
@@ -202,7 +206,7 @@ def build_vae(
     guide_args = [encoder, latent_dim]
     known_guides = GUIDES | MODEL_GUIDES
     options_of_guide = own_options(by_name_or_path("guide", guide_name, known_guides), 0) or []
-    if guide_name == GUIDE:
+    if has_no_encoder:
         if prior_name == "vamp":
             raise ValueError(f"prior 'vamp' is made of the guide, and guide {GUIDE!r} of the prior: take another guide")
         guide_args = [prior_module, likelihood_module]
@@ -221,7 +225,7 @@ def build_vae(
                 f"refine is for prior 'spike-slab', likelihood 'normal', network 'dictionary' and no missing values: "
                 f"{error}"
             ) from error
-    if guide_name == GUIDE and inputs is not None:
+    if has_no_encoder and is_usual and inputs is not None:
         start_at_data(prior_module, likelihood_module, inputs)
     parts = prior_module, likelihood_module, guide_module
     vae = VAE(*parts, num_data, name) if num_labels is None else ConditionalVAE(*parts, num_labels, num_data, name)

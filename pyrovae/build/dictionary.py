@@ -13,7 +13,6 @@ __all__ = ["GUIDE", "START", "start_at_data"]
 GUIDE = "coordinate-ascent"
 NUM_ROWS = 10_000  # that are enough
 SPREAD = 0.3  # of a slab at the start, by its location: slabs around zero would be rotations of each other
-
 START = {"active": 0.2, "loc": 1.0, "scale": SPREAD}  # of the prior, all learned
 
 
@@ -30,6 +29,8 @@ def start_at_data(prior: nn.Module, likelihood: nn.Module, x: Tensor) -> None:
         prior: A :class:`~pyrovae.priors.SpikeSlab`.
         likelihood: A Normal one with a :class:`~pyrovae.nn.Dictionary`.
         x: Data, ``(N, *event_shape)``.
+
+    Raises: ValueError if no column of x varies.
     """
     assert isinstance(prior, priors.SpikeSlab)
     assert isinstance(likelihood, likelihoods.Normal)
@@ -37,7 +38,7 @@ def start_at_data(prior: nn.Module, likelihood: nn.Module, x: Tensor) -> None:
     x = x[:NUM_ROWS].flatten(1).double()
     variance = x.var(0, correction=0)
     if not bool((variance > 0).any()):
-        raise ValueError(f"inputs must vary, got {len(x)} rows that are all equal")
+        raise ValueError(f"inputs must be finite and vary, got {len(x)} rows that are all equal or not finite")
     if likelihood.network.linear.bias is not None:
         likelihood.network.linear.bias.copy_(x.mean(0))
     scale = likelihood.scale

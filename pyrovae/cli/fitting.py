@@ -155,7 +155,7 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
     "--warmup",
     type=click.FloatRange(0),
     help="Epochs over which beta rises from 0 in a straight line.  [default: 14 for spike-slab and its kin, but four "
-    "fifths of the run at most; else 0]",
+    "fifths of the run at most; else 0, and for the guide coordinate-ascent]",
 )
 @click.option(
     "--binarize",

@@ -277,7 +277,7 @@ class _Dictionary:
         self.put([j, k], active.mean().expand(2), size, 0.3 * size)
 
     def forget(self, latents: tuple[int, ...]) -> None:
-        """Adam's running means of what was moved start anew."""
+        """Set the optimizer's state of the latents that moved to zero."""
         places = list(latents)
         for tensor in self.tensors:
             optimizer = self.optim.optim_objs.get(tensor) if self.optim is not None else None

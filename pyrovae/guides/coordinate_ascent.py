@@ -43,8 +43,8 @@ class CoordinateAscent(Guide):
     where the bound of the datum does not fall; elsewhere the next sweep goes half as far. This is the bound itself, at
     beta 1, also where the objective weighs the KL otherwise.
 
-    There is no network: q follows every change of the dictionary at once, and no encoder has to learn it. The sweeps
-    have no gradient; that of an objective is the one at this q, as in variational EM.
+    The guide has no network: a change of the dictionary changes q at once, and no encoder has to learn it. No gradient
+    goes through the sweeps: an objective has the gradient at this q, as in variational EM.
 
     Args:
         prior: The prior of the VAE, a :class:`~pyrovae.priors.SpikeSlab` with Normal slabs.
