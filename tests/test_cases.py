@@ -32,8 +32,7 @@ from scipy.special import expit, log_expit
 from torch.distributions import biject_to
 
 from pyrovae import distributions, guides, likelihoods, priors
-from pyrovae.distributions.rectified_normal import nonnegative_with_atom
-from pyrovae.distributions.spike_slab import real_with_atom
+from pyrovae.distributions.spike_slab import nonnegative_with_atom, real_with_atom
 
 POINTS = double([-30.0, -2.0, -0.3, 0.0, 1e-8, 0.7, 5.0, 400.0])
 FALSE_ALARM = 1e-6

@@ -25,7 +25,8 @@ DRAWS = 50_000  # of each datum; 500,000 were taken once
 GUIDES = (
     "spike-slab", "laplace", "rectified-normal", "gamma", "poisson", "bernoulli", "categorical", "hard-concrete",
     "thresholded-laplace", "thresholded-normal", "horseshoe", "normal", "logistic", "generalized-normal",
-    "exponential", "half-normal", "sparse-mixture",
+    "exponential", "half-normal", "sparse-mixture", "spike-slab:slab=truncated-normal", "spike-slab:slab=half-normal",
+    "spike-slab:slab=exponential", "spike-slab:slab=gamma",
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from pyrovae.cli import main
 from pyrovae.random_state import RandomState
 
 NAMES = ("plain", "compiled", "no-noise", "shared", "stopped", "resumed", "nan", "bad")
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 
 def torchrun(*command: str | Path, **options: object) -> subprocess.Popen[str]:

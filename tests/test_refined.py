@@ -140,9 +140,14 @@ def test_a_compiled_step_trains_it(recorded):
     ("arguments", "message"),
     [
         ({"steps": 0}, "steps must be a positive whole number, got 0"),
-        ({"guide": pv.guides.Normal}, "guide must be a spike-and-slab guide with Normal slabs"),
-        ({"slab": "laplace"}, "guide must be a spike-and-slab guide with Normal slabs"),
-        ({"prior": lambda: pv.priors.Normal(D)}, "prior must be a spike-and-slab with Normal slabs, got Normal"),
+        ({"guide": pv.guides.Normal}, "guide must be a spike-and-slab guide with Normal or truncated Normal slabs"),
+        ({"slab": "laplace"}, "guide must be a spike-and-slab guide with Normal or truncated Normal slabs"),
+        (
+            {"prior": lambda: pv.priors.Normal(D)},
+            "prior must be a spike-and-slab whose slabs are Normal, truncated Normal, half-Normal or exponential, got "
+            "Normal",
+        ),
+        ({"prior": lambda: pv.priors.SpikeSlab(D, slab="exponential")}, "guide must have slabs"),
         (
             {"network": lambda: pv.nn.MLP(D, [8], OUT)},
             "likelihood must be Normal with a linear decoder (Dictionary), got Normal with MLP",

@@ -48,6 +48,7 @@ BELOW: dict[str, set[str]] = {
         "priors",
         "data",
         "distributions",
+        "hyper",
         "nn",
         "schema",
     },

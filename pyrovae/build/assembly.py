@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from pyrovae import guards, likelihoods, priors
-from pyrovae.build.dictionary import GUIDE, START, start_at_data
+from pyrovae.build.dictionary import GUIDE, SLABS, start, start_at_data
 from pyrovae.build.networks import networks
 from pyrovae.build.parts import by_name_or_path, corruption, made, matching_guide, name_and_options
 from pyrovae.build.tables import GUIDES, LIKELIHOODS, MODEL_GUIDES, NETWORKS, PRIORS
@@ -145,8 +146,8 @@ def build_vae(
         if prior_name not in ("mixture", "vamp"):
             raise ValueError(f"num_components is of the priors mixture and vamp, got it with prior {prior!r}")
         prior_options.setdefault("num_components", num_components)
-    names = (network, prior_name, prior_options.get("slab", "normal"), likelihood_name)
-    is_usual = names == ("dictionary", "spike-slab", "normal", "normal")
+    slab = prior_options.get("slab", "normal")
+    is_usual = (network, prior_name, likelihood_name) == ("dictionary", "spike-slab", "normal") and slab in SLABS
     without_encoder = {"corrupt": corrupt, "norm": norm, "dropout": dropout, "refine": refine, "missing": missing}
     if guide is None and is_usual and not any(without_encoder.values()):
         guide = GUIDE
@@ -164,8 +165,11 @@ def build_vae(
         guide = guide or "normal"
     else:
         if has_no_encoder and is_usual:
-            prior_options.setdefault("learned", tuple(name for name in START if name not in prior_options))
-            prior_options = {**START, **prior_options}
+            starts = start(slab, math.prod(event_shape), latent_dim)
+            if "num_active" in prior_options:
+                del starts["active"]
+            prior_options.setdefault("learned", tuple(name for name in starts if name not in prior_options))
+            prior_options = {**starts, **prior_options}
         prior_module = made("prior", prior_name, PRIORS, latent_dim, **prior_options)
         guide = guide or matching_guide(prior_name, prior_module)
     guide_name, guide_options = name_and_options("guide", guide)

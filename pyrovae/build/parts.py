@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyrovae import guards
-from pyrovae.build.tables import CORRUPTIONS, GUIDES, MATCHING
+from pyrovae.build.tables import CORRUPTIONS, GUIDES, MATCHING, MATCHING_SLABS
 from pyrovae.names import by_name, check_options, own_options
 
 __all__ = ["by_name_or_path", "corruption", "made", "matching_guide", "name_and_options"]
@@ -92,6 +92,8 @@ def corruption(corrupt: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], 
 
 
 def matching_guide(name: str, prior: nn.Module) -> str:
+    if (slab := MATCHING_SLABS.get(getattr(prior, "slab", ""))) is not None:
+        return f"{MATCHING.get(name, name)}:slab={slab}"
     if name in GUIDES:
         return name
     if name in MATCHING:

@@ -10,7 +10,17 @@ from torch import nn
 from pyrovae import guides, likelihoods, priors
 from pyrovae.nn import GaussianNoise, Masking, SaltAndPepper
 
-__all__ = ["CORRUPTIONS", "GUIDES", "LIKELIHOODS", "MATCHING", "MODEL_GUIDES", "NETWORKS", "PRIORS", "usual_warmup"]
+__all__ = [
+    "CORRUPTIONS",
+    "GUIDES",
+    "LIKELIHOODS",
+    "MATCHING",
+    "MATCHING_SLABS",
+    "MODEL_GUIDES",
+    "NETWORKS",
+    "PRIORS",
+    "usual_warmup",
+]
 
 PRIORS: dict[str, Callable[..., nn.Module]] = {
     "flat": priors.Flat,
@@ -89,6 +99,13 @@ MATCHING: dict[str, str] = {
     "exponential": "gamma",
     "half-normal": "gamma",
     "beta-bernoulli": "beta-spike-slab",
+}
+# The slab of the guide of a prior with a positive slab.
+MATCHING_SLABS: dict[str, str] = {
+    "truncated-normal": "truncated-normal",
+    "half-normal": "truncated-normal",
+    "exponential": "truncated-normal",
+    "gamma": "gamma",
 }
 LIKELIHOODS: dict[str, type[likelihoods.Likelihood]] = {
     "bernoulli": likelihoods.Bernoulli,

@@ -18,6 +18,7 @@ from pyrovae.distributions.sparse_mixture import SparseMixture
 from pyrovae.distributions.sphere import HypersphericalUniform, PowerSpherical, VonMisesFisher
 from pyrovae.distributions.spike_slab import SpikeSlab
 from pyrovae.distributions.thresholded import thresholded_laplace, thresholded_normal
+from pyrovae.distributions.truncated_normal import TruncatedNormal
 from pyrovae.distributions.unit_interval import Beta, Kumaraswamy
 from pyrovae.distributions.weibull import Weibull
 
@@ -44,6 +45,7 @@ __all__ = [
     "SparseMixture",
     "SpikeSlab",
     "StickBreaking",
+    "TruncatedNormal",
     "VonMisesFisher",
     "Weibull",
     "inside_unit_interval",

@@ -21,6 +21,7 @@ from pyrovae.distributions.normal_tails import NormalTails
 from pyrovae.distributions.rectified_normal import RectifiedNormal
 from pyrovae.distributions.sparse_mixture import SparseMixture
 from pyrovae.distributions.spike_slab import SpikeSlab
+from pyrovae.distributions.truncated_normal import TruncatedNormal
 from pyrovae.distributions.unit_interval import Kumaraswamy
 from pyrovae.distributions.univariate import SCALAR, Shape
 from pyrovae.distributions.weibull import Weibull
@@ -32,7 +33,7 @@ TWO_MOMENTS = (  # distributions of one number that have a mean and a variance f
     *(_torch.Normal, _torch.Laplace, _torch.Gamma, _torch.Exponential, _torch.HalfNormal, _torch.LogNormal),
     *(_torch.Gumbel, _torch.Bernoulli, _torch.Poisson, _torch.Geometric, _torch.Beta, _torch.Uniform, dist.Delta),
     *(Bernoulli, GatedNormal, GeneralizedNormal, HardConcrete, Kumaraswamy, LogNormal, Logistic, NormalTails, Poisson),
-    *(RectifiedNormal, SparseMixture, Weibull),
+    *(RectifiedNormal, SparseMixture, TruncatedNormal, Weibull),
 )
 ONE_HOT = (Categorical, _torch.OneHotCategorical)
 

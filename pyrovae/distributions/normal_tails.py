@@ -18,7 +18,7 @@ from torch.distributions import Laplace, Normal, constraints, register_kl
 
 from pyrovae.distributions.univariate import SCALAR, Shape, Symmetric
 
-__all__ = ["NormalTails", "hazard_slope", "log_hazard", "normal_tail"]
+__all__ = ["NormalTails", "draw_excess", "hazard_slope", "log_hazard", "normal_tail"]
 
 HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 HALF_LOG_2_OVER_PI = 0.5 * math.log(2 / math.pi)
@@ -99,7 +99,7 @@ class NormalTails(Symmetric):
     def rsample(self, sample_shape: Shape = SCALAR) -> Tensor:
         a = (self.threshold / self.scale).expand(self._extended_shape(torch.Size(sample_shape)))
         with torch.no_grad():
-            t = _draw_excess(a)
+            t = draw_excess(a)
             sign = torch.where(torch.rand_like(a) < 0.5, -1.0, 1.0).to(a)
         if torch.is_grad_enabled() and a.requires_grad:
             t = t + hazard_slope(a.detach(), t) * (a - a.detach())
@@ -123,7 +123,7 @@ class NormalTails(Symmetric):
         return (2 * self.scale).log() - log_h + 1 - 0.5 * second
 
 
-def _draw_excess(a: Tensor) -> Tensor:
+def draw_excess(a: Tensor) -> Tensor:
     r"""t with :math:`-\log P(e > a + t \mid e > a)` exponential, for a ≥ 0, by Newton's method.
 
     The function is convex, so from an upper bound of its root the steps come down to it.

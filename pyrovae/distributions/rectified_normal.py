@@ -13,25 +13,10 @@ from torch.special import log_ndtr, ndtr
 
 from pyrovae.distributions.draws import OtherDraws
 from pyrovae.distributions.normal_tails import HALF_LOG_2_PI, hazard_slope, normal_tail
-from pyrovae.distributions.spike_slab import WithAtom
+from pyrovae.distributions.spike_slab import nonnegative_with_atom
 from pyrovae.distributions.univariate import SCALAR, Shape, Univariate
 
-__all__ = ["RectifiedNormal", "nonnegative_with_atom"]
-
-
-class _NonnegativeWithAtom(WithAtom):
-    """The half line from 0 under Lebesgue measure plus a unit atom at zero."""
-
-    guides = "pyrovae.guides.RectifiedNormal"
-
-    def check(self, value: Tensor) -> Tensor:
-        return value >= 0
-
-    def __repr__(self) -> str:
-        return "NonnegativeWithAtom()"
-
-
-nonnegative_with_atom = _NonnegativeWithAtom()
+__all__ = ["RectifiedNormal"]
 
 
 class RectifiedNormal(OtherDraws, Univariate):

@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 from pyrovae.distributions.draws import OtherDraws, antithetic_bits, concrete_bits
 from pyrovae.distributions.univariate import SCALAR, Shape
 
-__all__ = ["SpikeSlab", "WithAtom", "real_with_atom"]
+__all__ = ["SpikeSlab", "WithAtom", "nonnegative_with_atom", "real_with_atom"]
 
 
 class WithAtom(constraints.Constraint):
@@ -45,7 +45,21 @@ class _RealWithAtom(WithAtom):
         return "RealWithAtom()"
 
 
+class _NonnegativeWithAtom(WithAtom):
+    """The half line from 0 under Lebesgue measure plus a unit atom at zero."""
+
+    guides = "pyrovae.guides.RectifiedNormal"
+
+    def check(self, value: Tensor) -> Tensor:
+        return value >= 0
+
+    def __repr__(self) -> str:
+        return "NonnegativeWithAtom()"
+
+
 real_with_atom = _RealWithAtom()
+nonnegative_with_atom = _NonnegativeWithAtom()
+HALF_LINES = (constraints.positive, constraints.nonnegative)
 
 
 class SpikeSlab(OtherDraws):
@@ -63,7 +77,7 @@ class SpikeSlab(OtherDraws):
 
     Args:
         logits: :math:`\log\frac{\gamma}{1-\gamma}`, of the probability to be non-zero.
-        slab: A continuous density of one number; its batch shape broadcasts with that of ``logits``.
+        slab: A continuous density of one number, real or positive; its batch shape broadcasts with that of ``logits``.
 
     Units: log_prob in nats, with respect to the measure above.
     References: Mitchell and Beauchamp (1988), "Bayesian variable selection in linear regression"; Dong, Mnih and Tucker
@@ -71,7 +85,6 @@ class SpikeSlab(OtherDraws):
     """
 
     arg_constraints: ClassVar = {"logits": constraints.real}
-    support = real_with_atom
     has_rsample = True
 
     def __init__(self, logits: Tensor, slab: Any, validate_args: bool | None = None) -> None:
@@ -85,6 +98,11 @@ class SpikeSlab(OtherDraws):
         super(SpikeSlab, new).__init__(Size(batch_shape), validate_args=False)
         new._validate_args = self._validate_args
         return new
+
+    @constraints.dependent_property(is_discrete=False, event_dim=0)
+    def support(self) -> constraints.Constraint:
+        """Of non-negative numbers if the slab's is."""
+        return nonnegative_with_atom if self.slab.support in HALF_LINES else real_with_atom
 
     @property
     def probs(self) -> Tensor:

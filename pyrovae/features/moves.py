@@ -9,12 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from pyrovae import likelihoods, priors
 from pyrovae.distributions import LinearNormal, SpikeSlab
 from pyrovae.guides import CoordinateAscent
+from pyrovae.hyper import Constrained
 from pyrovae.infer import SVI
 from pyrovae.nn import Dictionary
 from pyrovae.schema import check, number, whole
@@ -30,6 +31,8 @@ SHUT = 1e-4  # activity of a latent that is closed
 BORN = 0.05  # activity of a latent that begins anew, before its first M-step
 TRIED = 4  # latents of the least value for which a new direction is tried
 PAIRS = 8  # pairs that are rotated, those whose gates depend on each other most
+NAMES = ("active", "loc", "scale")  # of the hyper-parameters; not every slab has a location
+SPREAD = 0.3  # scale of a new slab, by its location
 ROUNDS = 2  # E and M steps after a move, before the bounds are compared
 
 
@@ -53,6 +56,8 @@ class Moves(Callback):
     .. math:: \pi_j = \overline{\gamma_j} , \qquad m_j = \overline{\gamma_j \mu_j} / \overline{\gamma_j} , \qquad
               \tau_j^2 = \overline{\gamma_j ((\mu_j - m_j)^2 + s_j^2)} / \overline{\gamma_j}
 
+    for Normal slabs; the same of half-Normal and exponential ones, and of the activity alone for truncated Normals.
+
     Moves: a latent whose value for the bound is below ``tolerance`` is closed; one of those, or of the least valuable
     ones, becomes the direction in which the residual varies most; two latents whose gates depend on each other are
     turned by 45 degrees to either side, because sum and difference of two features are a local optimum.
@@ -67,7 +72,7 @@ class Moves(Callback):
     Attributes: ``moves``, a list of :class:`Move`. ``summary()`` says in one line what was done.
 
     Raises: TypeError at the start of the run, unless the guide of the VAE is :class:`~pyrovae.guides.CoordinateAscent`,
-        which needs no encoder to follow a move, and location, scale and activity of the prior are learned.
+        which needs no encoder to follow a move, and activity and slabs of the prior are learned.
     """
 
     def __init__(self, x: Tensor, tolerance: float = 0.01, until: float = 0.7, times: int = 25, seed: int = 0) -> None:
@@ -126,9 +131,14 @@ def _problem(vae: object) -> str | None:
     prior, likelihood = guide.model_parts
     if not isinstance(likelihood, likelihoods.Normal) or not isinstance(likelihood.network, Dictionary):
         return "the likelihood Normal with a Dictionary"
-    if not all(hasattr(getattr(prior, name), "raw") for name in ("active", "loc", "scale")):
-        return "a prior that learns active, loc and scale: learned=('active', 'loc', 'scale')"
+    if not all(hasattr(each, "raw") for each in _hyper_parameters(prior)):
+        names = tuple(name for name in NAMES if hasattr(prior, name))
+        return f"a prior that learns {', '.join(names)}: learned={names}"
     return None
+
+
+def _hyper_parameters(prior: nn.Module) -> tuple[Constrained, ...]:
+    return tuple(getattr(prior, name) for name in NAMES if hasattr(prior, name))
 
 
 class _Dictionary:
@@ -143,7 +153,7 @@ class _Dictionary:
             raise TypeError(f"Moves needs {problem}")
         self.guide = run.vae.posterior  # type: ignore[attr-defined]  # see _problem
         self.prior, self.likelihood = self.guide.model_parts  # type: ignore[assignment]
-        self.parameters = (self.prior.active, self.prior.loc, self.prior.scale)
+        self.parameters = _hyper_parameters(self.prior)
         network = self.likelihood.network
         assert isinstance(network, Dictionary)
         self.weight, self.unit_norm = network.linear.weight, network.unit_norm
@@ -205,14 +215,20 @@ class _Dictionary:
         return bound.double().mean().item(), q
 
     def fit_prior(self, q: SpikeSlab, latents: list[int]) -> None:
-        """The exact M step."""
-        gates, loc = q.probs[:, latents], q.slab.loc[:, latents]
+        """The exact M step; for truncated Normal slabs, that of the activity."""
+        gates, code = q.probs[:, latents], q.slab.mean[:, latents]
         total = gates.sum(0).clamp(min=1e-6)
-        mean = (gates * loc).sum(0) / total
-        variance = (gates * ((loc - mean) ** 2 + q.slab.variance[:, latents])).sum(0) / total
+        mean = (gates * code).sum(0) / total
+        variance = (gates * ((code - mean) ** 2 + q.slab.variance[:, latents])).sum(0) / total
         open_ = gates.mean(0) > SHUT
         old = [each()[latents] for each in self.parameters]
-        new = gates.mean(0).clamp(SHUT, 1 - SHUT), mean, variance.sqrt()
+        slab = {
+            "normal": (mean, variance.sqrt()),
+            "half-normal": ((variance + mean**2).sqrt(),),
+            "exponential": (mean,),
+            "truncated-normal": old[1:],
+        }[self.prior.slab]
+        new = gates.mean(0).clamp(SHUT, 1 - SHUT), *slab
         self.put(latents, *(torch.where(open_, a, b) for a, b in zip(new, old, strict=True)))
 
     def put(self, latents: list[int], *values: Tensor) -> None:
@@ -251,8 +267,8 @@ class _Dictionary:
 
     def shut(self, latents: tuple[int, ...]) -> None:
         places = list(latents)
-        loc, scale = self.prior.loc()[places], self.prior.scale()[places]
-        self.put(places, torch.full_like(loc, SHUT / 100), loc, scale)
+        active, *slab = (each()[places] for each in self.parameters)
+        self.put(places, torch.full_like(active, SHUT / 100), *slab)
 
     def revive(self, j: int) -> None:
         """Give latent j the direction in which the residual varies most, towards its longer tail."""
@@ -264,17 +280,22 @@ class _Dictionary:
         size = (residual @ direction).topk(max(1, int(BORN * len(residual)))).values.mean()
         self.weight[:, j] = direction * self.weight[:, j].norm()
         size = size if self.unit_norm else size / self.weight[:, j].norm()
-        self.put([j], size.new_tensor([BORN]), size[None], 0.3 * size.abs().clamp(min=TINY)[None])
+        self.put([j], size.new_tensor([BORN]), *self.slab_of(size[None]))
 
     def rotate(self, j: int, k: int, turn: float) -> None:
         u, v = self.weight[:, j].clone(), self.weight[:, k].clone()
         if self.unit_norm:
             u, v = u / u.norm(), v / v.norm()
-        loc, scale, active = (each()[[j, k]] for each in (self.prior.loc, self.prior.scale, self.prior.active))
+        slab = self.prior.slab_distribution()
+        energy = (slab.mean.square() + slab.variance)[[j, k]].mean()
         self.weight[:, j], self.weight[:, k] = u + turn * v, u - turn * v
-        size = (loc.square() + scale.square()).mean().sqrt().expand(2)
-        size = size / (1.0 if self.unit_norm else math.sqrt(2.0))
-        self.put([j, k], active.mean().expand(2), size, 0.3 * size)
+        size = energy.sqrt().expand(2) / (1.0 if self.unit_norm else math.sqrt(2.0))
+        self.put([j, k], self.prior.active()[[j, k]].mean().expand(2), *self.slab_of(size))
+
+    def slab_of(self, size: Tensor) -> tuple[Tensor, ...]:
+        """Hyper-parameters of slabs at codes of this size."""
+        size = size.abs().clamp(min=TINY)
+        return (size, SPREAD * size) if len(self.parameters) == len(NAMES) else (size,)
 
     def forget(self, latents: tuple[int, ...]) -> None:
         """Set the optimizer's state of the latents that moved to zero."""

@@ -7,22 +7,21 @@ from collections.abc import Callable
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
+from pyrovae.distributions import Gamma, TruncatedNormal, thresholded_laplace, thresholded_normal
 from pyrovae.distributions import RectifiedNormal as RectifiedNormalDensity
 from pyrovae.distributions import SpikeSlab as SpikeSlabDensity
-from pyrovae.distributions import thresholded_laplace, thresholded_normal
-from pyrovae.distributions.rectified_normal import nonnegative_with_atom
-from pyrovae.distributions.spike_slab import real_with_atom
+from pyrovae.distributions.spike_slab import nonnegative_with_atom, real_with_atom
 from pyrovae.guides.base import Guide, positive
+from pyrovae.guides.positive import CONCENTRATION_FLOOR
 from pyrovae.hyper import Constrained
 
 __all__ = ["RectifiedNormal", "SpikeSlab", "ThresholdedLaplace", "ThresholdedNormal"]
 
-SLABS = {"normal": dist.Normal, "laplace": dist.Laplace}
-
 
 class SpikeSlab(Guide):
-    r"""Independent spikes and slabs: :math:`q(z_i \ne 0|x) = \gamma_i(x)`, and then a Normal or Laplace.
+    r"""Independent spikes and slabs: :math:`q(z_i \ne 0|x) = \gamma_i(x)`, and then a draw of a slab.
 
     Train it with :class:`pyrovae.ELBO`, whose ``gates`` choose the gradient (antithetic pairs, unbiased, unless said
     otherwise), or with Pyro's ``Trace_ELBO`` (plain score function, unbiased, of more variance). Other objectives of
@@ -31,26 +30,42 @@ class SpikeSlab(Guide):
     Args:
         network: The trunk of the encoder.
         dim: Number of latent coordinates :math:`D`.
-        slab: ``"normal"`` or ``"laplace"``.
+        slab: ``"normal"`` or ``"laplace"``; ``"truncated-normal"`` or ``"gamma"`` for a prior whose slab is positive. A
+            truncated Normal has an exact KL from all of those but a Gamma, and a Gamma from all.
 
     The code of x is the mean of the slab where the gate is more likely open than shut, and exactly zero elsewhere.
     """
 
-    support = real_with_atom
+    support: constraints.Constraint = real_with_atom
 
     def __init__(self, network: nn.Module, dim: int, slab: str = "normal") -> None:
         super().__init__(network, dim, 3 * dim)
         if slab not in SLABS:
             raise ValueError(f"slab must be one of {', '.join(SLABS)}, got {slab!r}")
         self.slab = slab
+        if slab in POSITIVE:
+            self.support = nonnegative_with_atom
 
     def distribution(self, x: Tensor) -> dist.TorchDistribution:
         loc, raw, logits = self.head(self.network(x)).chunk(3, -1)
         return SpikeSlabDensity(logits, SLABS[self.slab](loc, positive(raw))).to_event(1)
 
     def encode(self, x: Tensor) -> Tensor:
-        loc, _, logits = self.head(self.network(x)).chunk(3, -1)
-        return loc * (logits > 0)
+        q = self.distribution(x).base_dist
+        return q.slab.mean * (q.logits > 0)
+
+
+def _gamma(raw_concentration: Tensor, rate: Tensor) -> Gamma:
+    return Gamma(CONCENTRATION_FLOOR + positive(raw_concentration), rate)
+
+
+SLABS: dict[str, Callable[[Tensor, Tensor], dist.TorchDistribution]] = {
+    "normal": dist.Normal,
+    "laplace": dist.Laplace,
+    "truncated-normal": TruncatedNormal,
+    "gamma": _gamma,
+}
+POSITIVE = ("truncated-normal", "gamma")
 
 
 class _Thresholded(Guide):

@@ -32,7 +32,7 @@ class BetaSpikeSlab(SpikeSlab):
     Args:
         network: The trunk of the encoder.
         dim: Number of latent coordinates :math:`D`.
-        slab: ``"normal"`` or ``"laplace"``.
+        slab: As of :class:`SpikeSlab`.
         median: :math:`m` at the start, in (0, 1): all coordinates in use, from which training takes away.
 
     The code of x is that of :class:`SpikeSlab`.

@@ -17,7 +17,8 @@ class Refined(CoordinateAscent):
     All coordinates move at once, half of the way. The bound of no datum is below that of ``guide``.
 
     Args:
-        guide: A :class:`~pyrovae.guides.SpikeSlab` with Normal slabs, where the sweeps start.
+        guide: A :class:`~pyrovae.guides.SpikeSlab` with Normal or truncated Normal slabs, where the sweeps
+            start.
         prior: As of :class:`CoordinateAscent`.
         likelihood: As of :class:`CoordinateAscent`.
         steps: Number of sweeps.
@@ -32,12 +33,17 @@ class Refined(CoordinateAscent):
     def __init__(
         self, guide: nn.Module, prior: nn.Module, likelihood: nn.Module, steps: int = 5, train: bool = True
     ) -> None:
-        if not isinstance(guide, SpikeSlab) or guide.slab != "normal":
+        if not isinstance(guide, SpikeSlab) or guide.slab not in ("normal", "truncated-normal"):
             raise ValueError(
-                f"guide must be a spike-and-slab guide with Normal slabs, whose update is known, got "
-                f"{type(guide).__name__}"
+                f"guide must be a spike-and-slab guide with Normal or truncated Normal slabs, whose update is known, "
+                f"got {type(guide).__name__}"
             )
         super().__init__(prior, likelihood, steps)
+        if guide.support is not self.support:
+            raise ValueError(
+                f"guide must have slabs with the support of those of the prior, {self.support!r}, got {guide.slab!r}: "
+                f"take slab='normal' for real and slab='truncated-normal' for positive slabs"
+            )
         self.guide, self.refines_training = guide, train
 
     def distribution(self, x: Tensor) -> dist.TorchDistribution:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, biject_to, constraints
 
-from pyrovae.distributions.rectified_normal import nonnegative_with_atom
-from pyrovae.distributions.spike_slab import real_with_atom
+from pyrovae.distributions.spike_slab import nonnegative_with_atom, real_with_atom
 from pyrovae.guards import same_support
 from pyrovae.metrics.draws import Sites, check_points, drawn, local, replayed
 from pyrovae.rows import Rows, num_rows

@@ -13,8 +13,7 @@ from torch import Tensor
 from pyrovae import guards
 from pyrovae.distributions import Categorical
 from pyrovae.distributions.hard_concrete import GatedNormal
-from pyrovae.distributions.rectified_normal import nonnegative_with_atom
-from pyrovae.distributions.spike_slab import real_with_atom
+from pyrovae.distributions.spike_slab import nonnegative_with_atom, real_with_atom
 from pyrovae.rows import Rows, num_rows, tensors
 from pyrovae.vae import VAE, evaluating
 

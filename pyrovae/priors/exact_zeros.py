@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 import pyro.distributions as dist
 
@@ -12,57 +11,79 @@ from pyrovae.distributions import SpikeSlab as SpikeSlabDensity
 from pyrovae.distributions import thresholded_laplace, thresholded_normal
 from pyrovae.hyper import Constrained
 from pyrovae.priors.base import LocationScale, check_learned
+from pyrovae.priors.slabs import WithSlab
 
 __all__ = ["RectifiedNormal", "SpikeSlab", "ThresholdedLaplace", "ThresholdedNormal"]
 
-SLABS = ("normal", "laplace", "student-t")
-USUAL_DF = 3.0  # of a Student's t slab
+USUAL_ACTIVE = 0.1
 
 
-class SpikeSlab(LocationScale):
+class SpikeSlab(WithSlab):
     r"""Spike-and-slab prior: each coordinate is zero, or drawn from a slab.
 
     .. math:: P(z_i = 0) = 1 - \gamma_i , \qquad p(z_i) = \gamma_i\, s(z_i) \quad (z_i \ne 0)
 
     with respect to Lebesgue measure plus a unit atom at zero.
 
+    ====================  ====================================================================
+    slab                  s(z)
+    ====================  ====================================================================
+    ``normal``            :math:`N(loc, scale^2)`
+    ``laplace``           :math:`e^{-|z - loc|/scale} / (2\, scale)`
+    ``student-t``         Student's t with ``df``, ``loc`` and ``scale``
+    ``truncated-normal``  :math:`N(loc, scale^2)` given that z > 0
+    ``half-normal``       :math:`N(0, scale^2)` given that z > 0
+    ``exponential``       :math:`e^{-z/scale} / scale`, z > 0
+    ``gamma``             Gamma of shape ``concentration`` and mean ``concentration * scale``
+    ====================  ====================================================================
+
     Args:
         dim: Number of latent coordinates :math:`D`.
-        active: :math:`\gamma`, the probability to be non-zero, in (0, 1).
-        slab: Family of :math:`s`: ``"normal"``, ``"laplace"`` or ``"student-t"``.
-        loc: Location of the slab.
-        scale: Scale of the slab, positive.
+        active: :math:`\gamma`, the probability to be non-zero, in (0, 1); 0.1 where neither it nor ``num_active`` is
+            given.
+        slab: Family of :math:`s`, by its name in the table. The last four are for non-negative codes.
+        loc: Location of the slab, 0 where it is not given; only of the slabs that have one.
+        scale: Scale of the slab, positive; 1 where it is not given.
         df: Degrees of freedom of a Student's t slab, 3 where it is not given; other slabs have none.
-        learned: Which of ``"active"``, ``"loc"``, ``"scale"`` and ``"df"`` are learned, one value for each coordinate.
+        concentration: Shape of a Gamma slab, 2 where it is not given: below 1 the density has a pole at zero.
+        num_active: The expected number of active coordinates, :math:`\gamma D`, in place of ``active``.
+        learned: Which of ``"active"`` and the hyper-parameters of the slab are learned, one value for each coordinate.
 
     Shape: z has event_shape ``(D,)``; under the data plate ``(N, D)``.
     Units: log_prob in nats, with respect to the measure above.
-    Raises: ValueError if ``dim < 1``, ``active`` is not in (0, 1), ``scale <= 0``, ``df <= 0`` or the slab is unknown.
-    References: Tonolini, Jensen and Murray-Smith (2019), "Variational sparse coding", with ``active`` fixed.
-    See also: :class:`pyrovae.guides.SpikeSlab`, :class:`pyrovae.ELBO`.
+    Raises: ValueError if ``dim < 1``, ``active`` is not in (0, 1), a hyper-parameter is not positive or is not of the
+        slab, or the slab is unknown.
+    References: Mitchell and Beauchamp (1988), "Bayesian variable selection in linear regression"; Tonolini, Jensen and
+        Murray-Smith (2019), "Variational sparse coding", with ``active`` fixed.
+    See also: :class:`pyrovae.guides.SpikeSlab`, :class:`pyrovae.guides.CoordinateAscent`, :class:`pyrovae.ELBO`.
     """
 
     def __init__(
         self,
         dim: int,
-        active: float = 0.1,
+        active: float | None = None,
         slab: str = "normal",
-        loc: float = 0.0,
-        scale: float = 1.0,
+        loc: float | None = None,
+        scale: float | None = None,
         df: float | None = None,
+        concentration: float | None = None,
+        num_active: float | None = None,
         learned: Collection[str] = (),
     ) -> None:
-        check_learned(learned, ("active", "loc", "scale", "df") if slab == "student-t" else ("active", "loc", "scale"))
-        super().__init__(dim, loc, scale, [name for name in learned if name in ("loc", "scale")])
-        self.slab = check_slab(slab, df)
+        super().__init__(dim, slab, learned, ("active",), loc=loc, scale=scale, df=df, concentration=concentration)
+        if num_active is not None:
+            if active is not None:
+                raise ValueError(f"give active or num_active, not both: got {active!r} and {num_active!r}")
+            if not 0 < num_active < dim:
+                raise ValueError(
+                    f"num_active must be above 0 and below the number of latents, {dim}, got {num_active!r}"
+                )
+            active = num_active / dim
+        active = USUAL_ACTIVE if active is None else active
         self.active = Constrained("active", active, (dim,), lower=0.0, upper=1.0, learned="active" in learned)
-        if slab == "student-t":
-            self.df = Constrained("df", USUAL_DF if df is None else df, (dim,), lower=0.0, learned="df" in learned)
 
     def distribution(self) -> dist.TorchDistribution:
-        parameters = {"df": self.df()} if self.slab == "student-t" else {}
-        slab = slab_family(self.slab)(loc=self.loc(), scale=self.scale(), **parameters)
-        return SpikeSlabDensity(self.active().logit(), slab).to_event(1)
+        return SpikeSlabDensity(self.active().logit(), self.slab_distribution()).to_event(1)
 
 
 class _Thresholded(LocationScale):
@@ -178,17 +199,3 @@ class RectifiedNormal(LocationScale):
 
     def distribution(self) -> dist.TorchDistribution:
         return RectifiedNormalDensity(self.loc(), self.scale()).to_event(1)
-
-
-def check_slab(slab: str, df: float | None = None) -> str:
-    """slab, or ValueError, also for degrees of freedom of a slab that has none."""
-    if slab not in SLABS:
-        raise ValueError(f"slab must be one of {', '.join(SLABS)}, got {slab!r}")
-    if df is not None and slab != "student-t":
-        raise ValueError(f"df is of slab student-t, got df = {df!r} with slab {slab!r}")
-    return slab
-
-
-def slab_family(slab: str) -> Any:
-    """The density of a slab by its name."""
-    return {"normal": dist.Normal, "laplace": dist.Laplace, "student-t": dist.StudentT}[slab]

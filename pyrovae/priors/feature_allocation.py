@@ -13,42 +13,18 @@ from collections.abc import Collection
 import pyro
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from pyrovae.distributions import Beta
 from pyrovae.distributions import SpikeSlab as SpikeSlabDensity
-from pyrovae.distributions.spike_slab import real_with_atom
 from pyrovae.distributions.unit_interval import inside_unit_interval, log1mexp
 from pyrovae.hyper import Constrained
-from pyrovae.priors.base import LocationScale, check_learned
-from pyrovae.priors.exact_zeros import USUAL_DF, check_slab, slab_family
+from pyrovae.priors.slabs import WithSlab
 
 __all__ = ["BetaBernoulli", "BetaSpikeSlab"]
 
 
-class _FeatureAllocation(LocationScale):
+class _FeatureAllocation(WithSlab):
     """A slab, and gates with activities from the shared site: a subclass gives its Beta law and the function of it."""
-
-    def __init__(
-        self,
-        dim: int,
-        slab: str,
-        loc: float,
-        scale: float,
-        df: float | None,
-        learned: Collection[str],
-        own: Collection[str],
-    ) -> None:
-        check_learned(learned, (*own, "loc", "scale", *(("df",) if slab == "student-t" else ())))
-        super().__init__(dim, loc, scale, [name for name in learned if name in ("loc", "scale")])
-        self.dim = dim
-        self.slab = check_slab(slab, df)
-        if slab == "student-t":
-            self.df = Constrained("df", USUAL_DF if df is None else df, (dim,), lower=0.0, learned="df" in learned)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        return real_with_atom
 
     def beta(self) -> Beta:
         """The law of the shared site, of batch shape ``(D,)``."""
@@ -64,10 +40,9 @@ class _FeatureAllocation(LocationScale):
 
     def forward(self, shared: Tensor) -> Tensor:  # type: ignore[override]  # as of every prior with shared()
         """Sample ``"z"`` inside the data plate, given what :meth:`shared` returned."""
-        df = {"df": self.df()} if self.slab == "student-t" else {}
-        slab = slab_family(self.slab)(loc=self.loc(), scale=self.scale(), **df)
         log_active = self.log_active(inside_unit_interval(shared))
-        return pyro.sample("z", SpikeSlabDensity(log_active - log1mexp(log_active), slab).to_event(1))
+        gates = log_active - log1mexp(log_active)
+        return pyro.sample("z", SpikeSlabDensity(gates, self.slab_distribution()).to_event(1))
 
 
 class BetaSpikeSlab(_FeatureAllocation):
@@ -79,10 +54,7 @@ class BetaSpikeSlab(_FeatureAllocation):
         dim: Number of latent coordinates :math:`D`.
         concentration1: :math:`a > 0`.
         concentration0: :math:`b > 0`; the mean activity is :math:`a / (a + b)`.
-        slab: Family of the slab :math:`s`: ``"normal"``, ``"laplace"`` or ``"student-t"``.
-        loc: Location of the slab.
-        scale: Scale of the slab, positive.
-        df: Degrees of freedom of a Student's t slab, 3 where it is not given; other slabs have none.
+        slab: Family of the slab :math:`s`, with ``loc``, ``scale`` and ``df`` as of :class:`SpikeSlab`.
         learned: Which of ``"concentration1"``, ``"concentration0"``, ``"loc"``, ``"scale"`` and ``"df"`` are learned,
             one value for each coordinate.
 
@@ -98,12 +70,12 @@ class BetaSpikeSlab(_FeatureAllocation):
         concentration1: float = 1.0,
         concentration0: float = 9.0,
         slab: str = "normal",
-        loc: float = 0.0,
-        scale: float = 1.0,
+        loc: float | None = None,
+        scale: float | None = None,
         df: float | None = None,
         learned: Collection[str] = (),
     ) -> None:
-        super().__init__(dim, slab, loc, scale, df, learned, ("concentration1", "concentration0"))
+        super().__init__(dim, slab, learned, ("concentration1", "concentration0"), loc=loc, scale=scale, df=df)
         self.concentration1, self.concentration0 = (
             Constrained(name, value, (dim,), lower=0.0, learned=name in learned)
             for name, value in (("concentration1", concentration1), ("concentration0", concentration0))
@@ -127,10 +99,7 @@ class BetaBernoulli(_FeatureAllocation):
     Args:
         dim: Number of latent coordinates :math:`D`, the truncation.
         concentration: :math:`\alpha > 0`.
-        slab: Family of the slab :math:`s`: ``"normal"``, ``"laplace"`` or ``"student-t"``.
-        loc: Location of the slab.
-        scale: Scale of the slab, positive.
-        df: Degrees of freedom of a Student's t slab, 3 where it is not given; other slabs have none.
+        slab: Family of the slab :math:`s`, with ``loc``, ``scale`` and ``df`` as of :class:`SpikeSlab`.
         learned: Which of ``"concentration"`` (one number), ``"loc"``, ``"scale"`` and ``"df"`` (one for each
             coordinate) are learned.
 
@@ -147,12 +116,14 @@ class BetaBernoulli(_FeatureAllocation):
         dim: int,
         concentration: float = 5.0,
         slab: str = "normal",
-        loc: float = 0.0,
-        scale: float = 1.0,
+        loc: float | None = None,
+        scale: float | None = None,
         df: float | None = None,
         learned: Collection[str] = (),
     ) -> None:
-        super().__init__(dim, slab, loc, scale, df, learned, ("concentration",))
+        if slab == "gamma":
+            raise ValueError("slab must not be 'gamma', whose concentration has the name of that of the prior")
+        super().__init__(dim, slab, learned, ("concentration",), loc=loc, scale=scale, df=df)
         self.concentration = Constrained("concentration", concentration, lower=0.0, learned="concentration" in learned)
 
     def beta(self) -> Beta:

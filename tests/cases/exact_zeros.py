@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pyro.distributions as dist
 import scipy.stats as st
-from scipy.special import expit, xlogy
+from scipy.special import log_expit, xlogy
 
 from cases.core import DensityCase, GuideCase, KLCase, Linear, PriorCase, double, scale
 from cases.real_line import by_quadrature
@@ -66,19 +66,45 @@ PRIORS = {
 }
 
 
+# slabs of non-negative codes
+PRIORS |= {
+    f"spike-slab, {slab}": PriorCase(
+        priors.SpikeSlab,
+        lambda d, slab=slab, values=values: priors.SpikeSlab(d, 0.3, slab=slab, **values),
+        Mixed(0.3, reference),
+        {0.0: 0.7},
+        lower=0.0,
+    )
+    for slab, values, reference in (
+        ("truncated-normal", {"loc": 0.5, "scale": 0.8}, st.truncnorm(-0.5 / 0.8, np.inf, 0.5, 0.8)),
+        ("half-normal", {"scale": 0.6}, st.halfnorm(scale=0.6)),
+        ("exponential", {"scale": 1.7}, st.expon(scale=1.7)),
+        ("gamma", {"scale": 0.5, "concentration": 3.0}, st.gamma(3.0, scale=0.5)),
+    )
+}
+
+
 def _guide(slab, reference):
     def log_density(out, z, d):
-        loc, raw, logits = np.split(out, 3)
-        return (np.log(expit(logits)) + reference(loc, scale(raw)).logpdf(z)).sum()
+        first, second, logits = np.split(out, 3)
+        slab = reference(first, scale(second)).logpdf(np.where(z == 0, 1.0, z))
+        return np.where(z == 0, log_expit(-logits), log_expit(logits) + slab).sum()
 
     def code(out, d):
-        loc, _, logits = np.split(out, 3)
-        return np.where(logits > 0, loc, 0.0)
+        first, second, logits = np.split(out, 3)
+        return np.where(logits > 0, reference(first, scale(second)).mean(), 0.0)
 
     return GuideCase(guides.SpikeSlab, lambda d: guides.SpikeSlab(Linear(3), d, slab), log_density, code)
 
 
-GUIDES = {"spike-slab": _guide("normal", st.norm), "spike-slab, laplace": _guide("laplace", st.laplace)}
+GUIDES = {
+    "spike-slab": _guide("normal", st.norm),
+    "spike-slab, laplace": _guide("laplace", st.laplace),
+    "spike-slab, truncated-normal": _guide(
+        "truncated-normal", lambda loc, scale: st.truncnorm(-loc / scale, np.inf, loc, scale)
+    ),
+    "spike-slab, gamma": _guide("gamma", lambda raw, rate: st.gamma(0.1 + scale(raw), scale=1 / rate)),
+}
 
 
 def _reference(q, p):

@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pyro.distributions as dist
 import scipy.stats as st
-from scipy.special import gammaln
+from scipy.special import gammaln, log_ndtr
 
 from cases.core import DensityCase, GuideCase, KLCase, Linear, PriorCase, double, scale
 from pyrovae import distributions, guides, priors
@@ -28,6 +28,12 @@ DENSITIES = {
     "weibull, concentration 0.6": _density(
         distributions.Weibull, (0.7, 0.6), st.weibull_min(0.6, scale=0.7), (*POINTS, 1e4)
     ),
+    **{
+        f"truncated-normal, {loc} over {scale}": _density(
+            distributions.TruncatedNormal, (loc, scale), st.truncnorm(-loc / scale, np.inf, loc, scale)
+        )
+        for loc, scale in ((0.4, 1.3), (-3.0, 0.7), (0.0, 2.0))
+    },
     "log-normal": _density(distributions.LogNormal, (-0.4, 0.8), st.lognorm(0.8, scale=np.exp(-0.4)), (*POINTS, 1e10)),
 }
 
@@ -71,6 +77,9 @@ LOG_DENSITY = {
     "Weibull": lambda y, lam, k: np.log(k) + k * (y - np.log(lam)) - np.exp(k * (y - np.log(lam))),
     "LogNormal": lambda y, m, s: -((y - m) ** 2) / (2 * s**2) - np.log(s) - 0.5 * np.log(2 * np.pi),
     "Gamma": lambda y, a, b: a * (y + np.log(b)) - b * np.exp(y) - gammaln(a),
+    "TruncatedNormal": lambda y, m, s: (
+        y - 0.5 * ((np.exp(y) - m) / s) ** 2 - np.log(s) - 0.5 * np.log(2 * np.pi) - log_ndtr(m / s)
+    ),
     "Exponential": lambda y, b: np.log(b) + y - b * np.exp(y),
     "HalfNormal": lambda y, s: 0.5 * np.log(2 / np.pi) - np.log(s) + y - np.exp(2 * y) / (2 * s**2),
     "HalfCauchy": lambda y, s: np.log(2 / np.pi) - np.log(s) + y - np.log1p(np.exp(2 * y) / s**2),
@@ -105,6 +114,12 @@ GUIDE_LAWS = {
         (dist.LogNormal, v) for v in ((0.0, 1.0), (-2.0, 0.5), (3.0, 0.05), (-50.0, 6.0), (0.3, 2.0))
     ],
 }
+TRUNCATED = [
+    (distributions.TruncatedNormal, v) for v in ((0.4, 1.3), (-3.0, 0.7), (5.0, 0.3), (-40.0, 2.0), (0.0, 1.0))
+]
+TRUNCATED_PRIOR = [
+    (distributions.TruncatedNormal, v) for v in ((0.0, 1.0), (1.0, 0.5), (-2.0, 1.0), (-30.0, 3.0), (4.0, 2.0))
+]
 PRIOR_LAWS = {
     "gamma": [(distributions.Gamma, v) for v in ((1.0, 1.0), (0.5, 2.0), (0.01, 0.1), (100.0, 20.0), (3.0, 1.0))],
     "exponential": [(dist.Exponential, (v,)) for v in (1.0, 0.3, 20.0, 100.0, 0.01)],
@@ -112,9 +127,9 @@ PRIOR_LAWS = {
 }
 
 
-def _pairs(q, p):
+def _pairs(q_laws, p_laws):
     def pairs():
-        laws = [*zip(GUIDE_LAWS[q], PRIOR_LAWS[p], strict=True), (GUIDE_LAWS[q][3], PRIOR_LAWS[p][2])]
+        laws = [*zip(q_laws, p_laws, strict=True), (q_laws[3], p_laws[2])]
         return [(q(*map(double, a)), p(*map(double, b))) for (q, a), (p, b) in laws]
 
     return pairs
@@ -122,6 +137,13 @@ def _pairs(q, p):
 
 KLS = {
     # log q - log p of the widest setting has no mean that 100,000 draws show where log p is as z^2
-    f"{q} from {p}": KLCase(_pairs(q, p), by_quadrature, rel=1e-9, monte_carlo=p != "half-normal")
+    f"{q} from {p}": KLCase(
+        _pairs(GUIDE_LAWS[q], PRIOR_LAWS[p]), by_quadrature, rel=1e-9, monte_carlo=p != "half-normal"
+    )
     for q, p in itertools.product(GUIDE_LAWS, PRIOR_LAWS)
+}
+KLS |= {
+    "truncated-normal from truncated-normal": KLCase(_pairs(TRUNCATED, TRUNCATED_PRIOR), by_quadrature, rel=1e-9),
+    "truncated-normal from exponential": KLCase(_pairs(TRUNCATED, PRIOR_LAWS["exponential"]), by_quadrature, rel=1e-9),
+    "gamma from truncated-normal": KLCase(_pairs(GUIDE_LAWS["gamma"], TRUNCATED_PRIOR), by_quadrature, rel=1e-9),
 }
