@@ -169,6 +169,14 @@ def test_products_of_float64_and_slower_ones_are_left(monkeypatch):
         assert torch.ops.aten.mm.default in {node.target for node in graph.graph.nodes}
 
 
+def test_a_product_of_an_expanded_tensor_is_left(monkeypatch):
+    monkeypatch.setattr("pyrovae.compilation.matmul._choices", {})
+    a, b = torch.randn(1, 96), torch.randn(96, 80)
+    graph = make_fx(lambda a, b: a.expand(64, -1) @ b)(a, b)
+    faster_products(graph, [a, b])
+    assert torch.ops.aten.mm.default in {node.target for node in graph.graph.nodes}
+
+
 @pytest.mark.parametrize("times", [STRAIGHT, TURNED])
 def test_a_product_of_a_product_is_by_the_other_library_too(monkeypatch, times):
     monkeypatch.setattr("pyrovae.compilation.matmul.shortest", lambda *calls: times)

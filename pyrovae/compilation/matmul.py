@@ -59,6 +59,8 @@ def _fastest(bias: Node | None, a: Any, b: Any) -> Product | None:
         return _summed
     if factors[0].dtype != torch.float32 or m * k * n < SMALLEST or not vector:
         return None
+    if any(0 in f.stride() for f in factors):  # an expanded tensor, which has no layout to measure
+        return None
     key = (*((*f.shape, *f.stride()) for f in factors), torch.get_num_threads())
     if key not in _choices:
         with torch.random.fork_rng(devices=[]):

@@ -46,14 +46,17 @@ class _Slab(NamedTuple):
             return None
         curvature = slab.scale.square().reciprocal()
         slope, is_positive = slab.loc * curvature, isinstance(slab, TruncatedNormal)
-        return _Slab(curvature, slope, _log_integral(slope, curvature, is_positive), is_positive)
+        return _Slab(curvature, slope, _log_integral(slope, curvature, is_positive)[0], is_positive)
 
 
-def _log_integral(slope: Tensor, curvature: Tensor, is_positive: bool) -> Tensor:
-    r""":math:`\log \int e^{-a z^2 / 2 + b z} dz`, over the real line or over z > 0."""
-    standard = slope / curvature.sqrt()
-    log_mass = -log_hazard(-standard) if is_positive else 0.5 * standard.square() + HALF_LOG_2_PI
-    return log_mass - 0.5 * curvature.log()
+def _log_integral(slope: Tensor, curvature: Tensor, is_positive: bool) -> tuple[Tensor, Tensor]:
+    r""":math:`\log \int e^{-a z^2 / 2 + b z} dz`, over the real line or over z > 0, and the mean of that density."""
+    loc, scale = slope / curvature, curvature.rsqrt()
+    if not is_positive:
+        return 0.5 * slope * loc + scale.log() + HALF_LOG_2_PI, loc
+    log_h = log_hazard(-loc / scale)
+    # the mean has a relative error of (loc / scale)^2 roundings where loc is negative, and the gate is then shut
+    return scale.log() - log_h, (loc + scale * log_h.exp()).clamp(min=0.0)
 
 
 class _Posterior:
@@ -83,13 +86,13 @@ class _Posterior:
 
     def start(self) -> _Code:
         """The prior of each datum."""
-        start = self.prior.slab.mean, self.offset, self.prior.logits, self.prior.mean
-        loc, offset, logits, mean = (each.expand_as(self.projected) for each in start)
-        return _Code(loc, offset, logits, mean, mean @ self.gram)
+        mean = self.prior.mean
+        start = self.prior.slab.mean, self.offset, self.prior.logits, mean, mean @ self.gram
+        return _Code(*(each.expand_as(self.projected) for each in start))
 
     def code(self, q: SpikeSlabDensity) -> _Code:
         loc, curvature, mean = q.slab.loc, self.own + self.slab.curvature, q.mean
-        offset = q.logits - _log_integral(curvature * loc, curvature, self.slab.is_positive)
+        offset = q.logits - _log_integral(curvature * loc, curvature, self.slab.is_positive)[0]
         return _Code(loc, offset, q.logits, mean, mean @ self.gram)
 
     def bound(self, code: _Code) -> Tensor:
@@ -109,9 +112,9 @@ class _Posterior:
             residual = self.projected[:, at] - pull[:, at] + self.own[at] * now.mean[:, at]
             slope = heat * residual + self.slab.slope[at]
             locs.append(now.loc[:, at] + damping * (slope / curvature[at] - now.loc[:, at]))
-            log_integral = _log_integral(curvature[at] * locs[-1], curvature[at], self.slab.is_positive)
+            log_integral, mean = _log_integral(curvature[at] * locs[-1], curvature[at], self.slab.is_positive)
             logits.append(offset[:, at] + log_integral)
-            means.append(torch.sigmoid(logits[-1]) * self.slabs(locs[-1], curvature[at]).mean)
+            means.append(torch.sigmoid(logits[-1]) * mean)
             pull = pull + (means[-1] - now.mean[:, at]) @ self.gram[at]
         return _Code(torch.cat(locs, -1), offset, torch.cat(logits, -1), torch.cat(means, -1), pull)
 
