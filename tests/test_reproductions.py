@@ -111,6 +111,15 @@ def test_the_section_of_an_experiment_is_replaced_and_the_others_stay(tmp_path, 
     assert page.read_text(encoding="utf-8") == text
 
 
+@pytest.mark.parametrize(
+    ("numbers", "cell"),
+    [([0.25], "0.250"), ([40.72, 40.84], "40.78 (40.72 to 40.84)"), ([-128.84, -128.4], "-128.6 (-128.8 to -128.4)")],
+)
+def test_numbers_have_the_digits_that_tell_them_from_the_published(numbers, cell):
+    fake = Reproduction("Fake", "here", "Ten.", "None.", {})
+    assert f"| a | {len(numbers)} | {cell} |" in markdown(fake, {"a": [{"n": number} for number in numbers]})
+
+
 def test_an_unknown_experiment_is_one_line():
     result = CliRunner().invoke(cli, ["reproduce", "nothing"])
     assert result.exit_code == 2

@@ -73,6 +73,7 @@ def markdown(reproduction: Reproduction, rows: Mapping[str, Sequence[Row]]) -> s
 def _cell(numbers: Sequence[float]) -> str:
     if not numbers:
         return ""
-    digits = 0 if max(numbers) > 30 else 2 if max(numbers) > 1 else 3
+    size = max(map(abs, numbers))
+    digits = 1 if size > 100 else 2 if size > 1 else 3
     text = f"{mean(numbers):.{digits}f}"
     return text if len(numbers) == 1 else f"{text} ({min(numbers):.{digits}f} to {max(numbers):.{digits}f})"
