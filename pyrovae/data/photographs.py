@@ -38,7 +38,12 @@ def read_patches(size: int, num: int, seed: int) -> dict[str, Tensor]:
 
 def read_photographs() -> list[Tensor]:
     """china.jpg and flower.jpg, 427×640 each, grey from 0 to 1."""
-    from sklearn.datasets import load_sample_images
+    try:
+        from sklearn.datasets import load_sample_images
+    except ImportError as error:
+        raise ImportError(
+            "patches are cut from photographs that scikit-learn brings: pip install scikit-learn"
+        ) from error
 
     weights = torch.tensor(LUMINANCE, dtype=torch.float64)
     return [torch.tensor(image).double() @ weights / 255 for image in load_sample_images().images]

@@ -197,7 +197,8 @@ def patches(size: int = PATCH_SIZE, num: int = 60_000, seed: int = 0) -> Data:
     enters another. Within a split patches overlap.
 
     Units: multiples of the standard deviation of the training pixels.
-    Raises: ValueError if ``size`` or ``num`` is out of range, or there are fewer places than ``num`` asks for.
+    Raises: ValueError if ``size`` or ``num`` is out of range, or there are fewer places than ``num`` asks for;
+        ImportError without scikit-learn.
     References: Olshausen and Field (1997), "Sparse coding with an overcomplete basis set: a strategy employed by V1?",
         whose :math:`f_0` is 200 cycles per picture of 512 pixels; their published code, sparsenet, has 0.4 per pixel.
     """

@@ -8,6 +8,7 @@ from pyrovae.metrics.dictionaries import Stability, decoder_mcc, stability, uniq
 from pyrovae.metrics.disentanglement import DCI, Gap, dci, mig, sap
 from pyrovae.metrics.evaluation import evaluate
 from pyrovae.metrics.features import LatentFeatures, Neighbors, co_firing, dictionary, latent_features, similar_atoms
+from pyrovae.metrics.gabor import GaborFit, gabor_fit
 from pyrovae.metrics.health import CollapseWarning, DeadGates, HealthCheck, dead_gates
 from pyrovae.metrics.importance import ImportanceSampling, importance_curve, importance_sampling, pareto_k
 from pyrovae.metrics.imputation import impute
@@ -56,6 +57,7 @@ __all__ = [
     "DeadGates",
     "Elbo",
     "FiringScores",
+    "GaborFit",
     "Gap",
     "HealthCheck",
     "ImportanceSampling",
@@ -97,6 +99,7 @@ __all__ = [
     "exact_zeros",
     "explained_variance",
     "firing_scores",
+    "gabor_fit",
     "gate_reliability",
     "gini",
     "hoyer",

@@ -1,63 +1,25 @@
-"""Published experiments on sparse features at a size for two cores, each with its published numbers beside ours."""
+"""Experiments on synthetic data, whose features are known."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from statistics import mean
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pyrovae import metrics
 from pyrovae.build import build_vae
 from pyrovae.data.synthetic import Batch, SparseFeatures, Subspaces, Synthetic
-from pyrovae.features.moves import Moves
-from pyrovae.objectives import ELBO
-from pyrovae.optim import adam
-from pyrovae.train import fit
+from pyrovae.features.reproductions.base import TEST, Reproduction, Row, trained
 from pyrovae.vae import VAE
 
-__all__ = ["REPRODUCTIONS", "Reproduction", "markdown"]
+__all__ = ["AUTOENCODER", "DICTIONARY", "AgainstFeatures", "sparse_but_wrong", "sparse_inference", "vaease_subspaces"]
 
 DICTIONARY: dict[str, Any] = {"prior": "spike-slab", "likelihood": "normal:floor=0.03", "network": "dictionary"}
 SSE = "normal:scale=0.7071067811865476"  # the squared error is -log p(x|z) up to a constant
 AUTOENCODER: dict[str, Any] = {"prior": "flat", "likelihood": SSE, "network": "dictionary", "hidden": ()}
-TEST = 7  # seed of test data, which no training data have
-
-Row = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Reproduction:
-    """One published experiment.
-
-    Attributes:
-        title: Its name.
-        source: Where it is published.
-        published: Its result, in one sentence.
-        size: How ours differs from it.
-        methods: For each method a function of a seed, which trains it and returns its numbers.
-    """
-
-    title: str
-    source: str
-    published: str
-    size: str
-    methods: Mapping[str, Callable[[int], Row]]
-
-
-def _trained(vae: VAE, x: Tensor, epochs: int, lr: float, batch_size: int = 512) -> float:
-    """Train a model; the seconds that it took."""
-    start = time.perf_counter()
-    callbacks = [Moves(x)] if Moves.are_possible(vae) else []
-    fit(vae, x, epochs=epochs, batch_size=batch_size, optim=adam(lr=lr), loss=ELBO(), seed=0,
-        callbacks=callbacks, progress=False)  # fmt: skip
-    vae.eval()
-    return time.perf_counter() - start
 
 
 def _recovery(vae: VAE, test: Batch) -> Row:
@@ -79,7 +41,7 @@ def _recovery(vae: VAE, test: Batch) -> Row:
 
 
 @dataclass(frozen=True)
-class _AgainstFeatures:
+class AgainstFeatures:
     """A method on data of known features: a model by its names, and how it is trained."""
 
     source: Callable[[int], Synthetic]
@@ -95,12 +57,12 @@ class _AgainstFeatures:
         x, test = data.sample(self.rows, 0).data, data.sample(4000, TEST)
         torch.manual_seed(seed)
         vae = build_vae((x.shape[1],), self.width, **self.names, inputs=x)
-        seconds = _trained(vae, x, self.epochs, self.lr, self.batch_size)
+        seconds = trained(vae, x, self.epochs, self.lr, self.batch_size)
         return {**_recovery(vae, test), "seconds": seconds}
 
 
-def _sparse_but_wrong() -> Reproduction:
-    method = partial(_AgainstFeatures, SparseFeatures.sparse_but_wrong, 20_000)
+def sparse_but_wrong() -> Reproduction:
+    method = partial(AgainstFeatures, SparseFeatures.sparse_but_wrong, 20_000)
     methods = {f"spike-and-slab, width {width}": method(width, DICTIONARY, 25, 5e-3) for width in (50, 100)}
     guides = {f"BatchTopK, k = {k}": f"batch-topk:k={k}" for k in (8, 11, 14)}
     guides |= {f"JumpReLU, penalty {penalty}": f"jump-relu:penalty={penalty}" for penalty in (0.1, 0.2, 0.3)}
@@ -115,8 +77,8 @@ def _sparse_but_wrong() -> Reproduction:
     )
 
 
-def _sparse_inference() -> Reproduction:
-    method = partial(_AgainstFeatures, SparseFeatures.sparse_inference, 1024, 16)
+def sparse_inference() -> Reproduction:
+    method = partial(AgainstFeatures, SparseFeatures.sparse_inference, 1024, 16)
     methods = {"spike-and-slab": method(DICTIONARY, 400, 5e-3, 256)}
     methods["BatchTopK, k = 3"] = method({**AUTOENCODER, "guide": "batch-topk:k=3"}, 400, 3e-3, 256)
     return Reproduction(
@@ -128,14 +90,14 @@ def _sparse_inference() -> Reproduction:
     )
 
 
-def _subspaces() -> Reproduction:
+def vaease_subspaces() -> Reproduction:
     def run(seed: int) -> Row:
         data = Subspaces.vaease(seed)
         x, test = data.sample(50_000, 0).data, data.sample(3000, TEST)
         assert test.labels is not None
         torch.manual_seed(seed)
         vae = build_vae((40,), 20, **DICTIONARY, inputs=x)
-        seconds = _trained(vae, x, 40, 1e-2)
+        seconds = trained(vae, x, 40, 1e-2)
         on = (vae.encode(test.data) != 0).double()
         each = {f"active, subspace {k}": on[test.labels == k].sum(1).mean().item() for k in range(3)}
         return {**each, "active in all": float((on.mean(0) > 0.02).sum()), "seconds": seconds}
@@ -147,37 +109,3 @@ def _subspaces() -> Reproduction:
         "50,000 data and 3,900 steps of 512 instead of 500,000 data.",
         {"spike-and-slab": run},
     )
-
-
-REPRODUCTIONS: dict[str, Callable[[], Reproduction]] = {
-    "sparse-but-wrong": _sparse_but_wrong,
-    "sparse-inference": _sparse_inference,
-    "vaease-subspaces": _subspaces,
-}
-
-
-def markdown(reproduction: Reproduction, rows: Mapping[str, Sequence[Row]]) -> str:
-    """A section of a page: what was published, and a table of our means and ranges over the seeds."""
-    columns = list(dict.fromkeys(name for each in rows.values() for row in each for name in row))
-    lines = [
-        f"## {reproduction.title}",
-        "",
-        f"- Source: {reproduction.source}.",
-        f"- Published: {reproduction.published}",
-        f"- Size: {reproduction.size}",
-        "",
-        f"| method | seeds | {' | '.join(columns)} |",
-        "|---" * (2 + len(columns)) + "|",
-    ]
-    for method, each in rows.items():
-        cells = [_cell([row[name] for row in each if name in row]) for name in columns]
-        lines.append(f"| {method} | {len(each)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(numbers: Sequence[float]) -> str:
-    if not numbers:
-        return ""
-    digits = 0 if max(numbers) > 30 else 2 if max(numbers) > 1 else 3
-    text = f"{mean(numbers):.{digits}f}"
-    return text if len(numbers) == 1 else f"{text} ({min(numbers):.{digits}f} to {max(numbers):.{digits}f})"
