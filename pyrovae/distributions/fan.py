@@ -122,22 +122,25 @@ def _rays(like: Tensor, rays: int) -> tuple[Tensor, Tensor]:
 
 
 class FanSupport(constraints.Constraint):
-    """Codes of a :class:`Fan`: in each plane at most two neighbouring rays are on, and none is negative."""
+    """Codes of a :class:`Fan`: in each plane at most two neighbouring rays are on, and none is negative.
+
+    A class of guides, whose instances have the number of rays, has None.
+    """
 
     event_dim = 1
 
-    def __init__(self, rays: int) -> None:
+    def __init__(self, rays: int | None = None) -> None:
         self.rays = rays
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
-        if value.shape[-1] % self.rays:
+        if self.rays is None or value.shape[-1] % self.rays:
             return torch.zeros(value.shape[:-1], dtype=torch.bool, device=value.device)
         error = (fan_code(fan_planes(value, self.rays), self.rays) - value).abs().amax(-1)
         return error <= TOLERANCE * (1 + value.abs().amax(-1))
 
     def __repr__(self) -> str:
-        return f"Fan(rays={self.rays})"
+        return "Fan()" if self.rays is None else f"Fan(rays={self.rays})"
 
 
 @register_kl(Fan, Fan)

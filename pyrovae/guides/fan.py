@@ -26,6 +26,8 @@ class Fan(Guide):
     The code of x is that of the locations: exactly two coordinates of each plane are not zero.
     """
 
+    support = FanSupport()
+
     def __init__(self, network: nn.Module, dim: int, rays: int | None = None) -> None:
         num_planes, rays = planes_and_rays(dim, rays)
         super().__init__(network, dim, 4 * num_planes)
