@@ -243,7 +243,9 @@ def test_a_site_that_all_data_share_stays_and_is_predictive():
 # --- what is refused, and what is left alone ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prior", ["bernoulli", "poisson", "categorical", "hyperspherical-uniform", "hard-concrete"])
+@pytest.mark.parametrize(
+    "prior", ["bernoulli", "poisson", "categorical", "hyperspherical-uniform", "hard-concrete", "fan"]
+)
 def test_spaces_without_moves_are_refused(prior):
     torch.set_default_dtype(torch.float32)
     vae = pv.build_vae((6,), 4, prior=prior, hidden=(4,))

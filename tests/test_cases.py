@@ -37,6 +37,7 @@ from pyrovae.distributions.spike_slab import nonnegative_with_atom, real_with_at
 POINTS = double([-30.0, -2.0, -0.3, 0.0, 1e-8, 0.7, 5.0, 400.0])
 FALSE_ALARM = 1e-6
 SPARSE_POINTS = {"SparsePoint", "ReLU", "TopK", "BatchTopK", "Matryoshka", "JumpReLU", "Gated", "VAEase"}
+OTHER_GUIDES = {"Guide", "CoordinateAscent", "Fan", "Refined", *SPARSE_POINTS}
 WITH_ATOMS = {real_with_atom: lambda z: z, nonnegative_with_atom: torch.relu}  # supports that no bijection reaches
 
 
@@ -64,7 +65,7 @@ def rows(table):
         (distributions, DENSITIES | VECTOR_DENSITIES | DISCRETE_DENSITIES, {"LinearNormal", "Point"}),
         (priors, PRIORS | VECTOR_PRIORS | DISCRETE_PRIORS | IMPROPER_PRIORS, {"Prior"}),
         (likelihoods, LIKELIHOODS, {"Likelihood"}),
-        (guides, GUIDES | VECTOR_GUIDES | DISCRETE_GUIDES, {"Guide", "CoordinateAscent", "Refined", *SPARSE_POINTS}),
+        (guides, GUIDES | VECTOR_GUIDES | DISCRETE_GUIDES, OTHER_GUIDES),
     ],
 )
 def test_every_public_class_has_a_row(room, table, others):

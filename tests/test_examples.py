@@ -64,6 +64,7 @@ ROWS: dict[str, tuple[list[str], str]] = {
     "benchmarks/pyro_models.py": ([], "seconds per step, pyrovae.SVI over pyro.infer.SVI, the largest: {}"),
     "benchmarks/scaling.py": ([], "seconds per step, 4 coordinates over 2: {}"),
     "benchmarks/side_by_side.py": ([], "seconds per step, one process over another: {}"),
+    "benchmarks/sparse_supports.py": ([], "ELBO, Normal minus fan: {} nats per datum"),
     "benchmarks/spike_slab_mnist.py": ([], "seconds per epoch, spike-slab over normal: {}"),
     "benchmarks/steady.py": ([], "seconds per step, last over first: {}"),
     "benchmarks/steps.py": ([], "seconds per step, pyrovae over PyTorch by hand: {}"),

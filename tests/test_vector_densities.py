@@ -130,7 +130,7 @@ def test_density_expands_and_stands_in_plates(case):
     assert (wide.batch_shape, wide.event_shape, type(wide)) == ((2, 3), d.event_shape, case.cls)
     z = wide.sample()
     torch.testing.assert_close(wide.log_prob(z), d.log_prob(z))
-    assert len(d.expand((4000,)).sample()[:, 0].unique()) > 3000, "draws are independent"
+    assert len(d.expand((4000,)).sample().unique(dim=0)) > 3000, "draws are independent"
     event = wide.to_event(1)
     assert (event.batch_shape, event.event_shape) == ((2,), (3, *d.event_shape))
     torch.testing.assert_close(event.expand((5, 2)).log_prob(z), wide.log_prob(z).sum(-1).expand(5, 2))
@@ -172,7 +172,7 @@ def test_prior_is_the_references_under_a_plate_and_follows_dtype(case):
             trace = pyro.poutine.trace(prior).get_trace()
         trace.compute_log_prob()
         z = trace.nodes["z"]["value"].detach()
-        assert (z.shape, z.dtype, len(z[:, 0].unique())) == ((5, 4), dtype, 5)
+        assert (z.shape, z.dtype, len(z.unique(dim=0))) == ((5, 4), dtype, 5)
         expected = [np.squeeze(case.log_density(point)) for point in z.double().numpy()]
         np.testing.assert_allclose(trace.nodes["z"]["log_prob"].detach().numpy(), expected, rtol=rtol, atol=rtol)
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyrovae import guards
+from pyrovae import guards, priors
 from pyrovae.build.tables import CORRUPTIONS, GUIDES, MATCHING, MATCHING_SLABS
 from pyrovae.names import by_name, check_options, own_options
 
@@ -94,6 +94,8 @@ def corruption(corrupt: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], 
 def matching_guide(name: str, prior: nn.Module) -> str:
     if (slab := MATCHING_SLABS.get(getattr(prior, "slab", ""))) is not None:
         return f"{MATCHING.get(name, name)}:slab={slab}"
+    if isinstance(prior, priors.Fan):
+        return f"{name}:rays={prior.rays}"
     if name in GUIDES:
         return name
     if name in MATCHING:

@@ -2,6 +2,7 @@
 
 from pyrovae.distributions import kl, kl_positive
 from pyrovae.distributions.discrete import Bernoulli, Categorical, Poisson
+from pyrovae.distributions.fan import Fan
 from pyrovae.distributions.gamma import Gamma
 from pyrovae.distributions.generalized_normal import GeneralizedNormal
 from pyrovae.distributions.hard_concrete import HardConcrete
@@ -27,6 +28,7 @@ __all__ = [
     "Beta",
     "Categorical",
     "Dirichlet",
+    "Fan",
     "Gamma",
     "GeneralizedNormal",
     "HardConcrete",

@@ -4,6 +4,7 @@ from pyrovae.guides.base import SCALE_FLOOR, Guide
 from pyrovae.guides.coordinate_ascent import CoordinateAscent
 from pyrovae.guides.discrete import Bernoulli, Categorical, Poisson, RelaxedBernoulli
 from pyrovae.guides.exact_zeros import RectifiedNormal, SpikeSlab, ThresholdedLaplace, ThresholdedNormal
+from pyrovae.guides.fan import Fan
 from pyrovae.guides.feature_allocation import BetaSpikeSlab
 from pyrovae.guides.hard_concrete import HardConcrete
 from pyrovae.guides.points import Delta, Gated, JumpReLU, ReLU, SparsePoint, VAEase
@@ -31,6 +32,7 @@ __all__ = [
     "CoordinateAscent",
     "Delta",
     "Dirichlet",
+    "Fan",
     "Gamma",
     "Gated",
     "GeneralizedNormal",

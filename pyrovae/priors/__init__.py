@@ -6,6 +6,7 @@ A prior is one class with one method, ``distribution()``; ``docs/write_a_prior.m
 from pyrovae.priors.base import Prior
 from pyrovae.priors.discrete import Bernoulli, Categorical, Poisson, RelaxedBernoulli
 from pyrovae.priors.exact_zeros import RectifiedNormal, SpikeSlab, ThresholdedLaplace, ThresholdedNormal
+from pyrovae.priors.fan import Fan
 from pyrovae.priors.feature_allocation import BetaBernoulli, BetaSpikeSlab
 from pyrovae.priors.flat import Flat
 from pyrovae.priors.flows import Flow, ZukoFlow
@@ -25,6 +26,7 @@ __all__ = [
     "Cauchy",
     "Dirichlet",
     "Exponential",
+    "Fan",
     "Flat",
     "Flow",
     "Gamma",

@@ -9,6 +9,7 @@ from cases import (
     clamped,
     discrete,
     exact_zeros,
+    fan,
     feature_allocation,
     half_line,
     improper,
@@ -24,7 +25,7 @@ from cases import (
 from cases.core import Linear, double, without_atoms
 
 FAMILIES = (real_line, exact_zeros, thresholded, clamped, learned, half_line, shrinkage, unit_interval)
-VECTOR_FAMILIES = (sphere, simplex)
+VECTOR_FAMILIES = (sphere, simplex, fan)
 DISCRETE_FAMILIES = (discrete,)
 
 
