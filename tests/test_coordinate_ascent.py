@@ -276,3 +276,26 @@ def test_annealed_sweeps_find_codes_that_plain_sweeps_do_not(seed):
     assert annealed.mean() > plain.mean() + 50
     assert wrong < 0.05
     assert wrong_plain > 3 * wrong
+
+
+def test_the_amortization_gap_is_that_of_the_bounds_and_ends_below_the_likelihood():
+    """The likelihood is by enumeration of the 2^D sets of open gates."""
+    best, x = make(100), data()
+    encoder = pv.VAE(best.prior, best.likelihood, pv.guides.SpikeSlab(pv.nn.MLP(OUT, [8]), D))
+    gap = pv.metrics.amortization_gap(encoder, x)
+    assert gap.gap.shape == (N,)
+    assert bool((gap.gap > 0).all())
+    assert bool((gap.refined <= joint_by_gates(best, x)[1].logsumexp(0) + 1e-9).all())
+    torch.testing.assert_close(gap.bound, bounds(encoder, encoder.posterior.distribution(x).base_dist, x))
+    assert pv.metrics.amortization_gap(best, x).gap.abs().max() < 1e-6
+
+
+def test_an_amortization_gap_of_another_model_is_refused():
+    vae, x = make(), data()
+    encoder = pv.guides.SpikeSlab(pv.nn.MLP(OUT, [8]), D)
+    other = pv.VAE(vae.prior, pv.likelihoods.Normal(pv.nn.MLP(D, [8], OUT)), encoder)
+    with pytest.raises(ValueError, match="likelihood must be Normal with a linear decoder"):
+        pv.metrics.amortization_gap(other, x)
+    vae.posterior = torch.nn.Identity()
+    with pytest.raises(ValueError, match="vae must have a guide of spikes and slabs"):
+        pv.metrics.amortization_gap(vae, x)

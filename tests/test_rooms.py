@@ -56,7 +56,7 @@ BELOW: dict[str, set[str]] = {
     "sklearn": {"metrics", "train", "optim", "build", "compilation", "objectives", "vae"},
     "plots": {"metrics", "train", "adversarial", "vae", "rows"},
     "compression": {"vae", "distributions", "guards"},
-    "metrics": {"compilation", "objectives", "vae", "distributions", "guards", "rows"},
+    "metrics": {"compilation", "objectives", "vae", "guides", "distributions", "guards", "rows"},
     "train": {
         "random_state",
         "infer",

@@ -1,5 +1,6 @@
 """Measurements of a model, its guide and its codes. Nothing here trains."""
 
+from pyrovae.metrics.amortization import AmortizationGap, amortization_gap
 from pyrovae.metrics.annealing import annealed_importance_sampling
 from pyrovae.metrics.atoms import Atoms, Traversals, decoder_atoms, traversals
 from pyrovae.metrics.calibration import Coverage, Ranks, Reliability, coverage, gate_reliability, reliability, sbc
@@ -50,6 +51,7 @@ __all__ = [
     "DCI",
     "MCC",
     "ActiveDimension",
+    "AmortizationGap",
     "Atoms",
     "ClassCoverage",
     "CollapseWarning",
@@ -82,6 +84,7 @@ __all__ = [
     "Traversals",
     "active_dimension",
     "active_units",
+    "amortization_gap",
     "annealed_importance_sampling",
     "bits_per_dimension",
     "class_coverage",
