@@ -206,6 +206,12 @@ def test_what_has_no_such_guide_is_refused_in_one_line(make_it, message):
         make_it()
 
 
+def test_fewer_data_than_latents_are_refused():
+    names = {"prior": "spike-slab", "likelihood": "normal", "network": "dictionary"}
+    with pytest.raises(ValueError, match="latent_dim must be at most the number of rows of inputs, 4, got 5"):
+        pv.build_vae((OUT,), D, **names, inputs=data()[:4])
+
+
 POSITIVE = {
     "truncated-normal": {"loc": -0.3, "scale": 0.8},
     "half-normal": {"scale": 0.9},

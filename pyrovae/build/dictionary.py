@@ -42,11 +42,16 @@ def start_at_data(prior: nn.Module, likelihood: nn.Module, x: Tensor) -> None:
         likelihood: A Normal one with a :class:`~pyrovae.nn.Dictionary`.
         x: Data, ``(N, *event_shape)``.
 
-    Raises: ValueError if no column of x varies.
+    Raises: ValueError if x has fewer rows than there are latents, or no column of x varies.
     """
     assert isinstance(prior, priors.SpikeSlab)
     assert isinstance(likelihood, likelihoods.Normal)
     assert isinstance(likelihood.network, Dictionary)
+    dim = likelihood.network.linear.in_features
+    if len(x) < dim:
+        raise ValueError(
+            f"latent_dim must be at most the number of rows of inputs, {len(x)}, got {dim}: each datum could be an atom"
+        )
     x = x[:NUM_ROWS].flatten(1).double()
     variance = x.var(0, correction=0)
     if not bool((variance > 0).any()):
