@@ -18,11 +18,11 @@ def source(seed: int = 0) -> SparseFeatures:
     return SparseFeatures(F, OUT, 0.25, orthonormal=True, noise=0.05, seed=seed)
 
 
-def model(weight: Tensor, active: float | list[float] = 0.25) -> pv.VAE:
-    """A dictionary with these atoms, ``(D, OUT)``, noise of 0.05 and slabs N(1, 0.15²)."""
-    prior = pv.priors.SpikeSlab(
-        len(weight), active=torch.as_tensor(active), loc=1.0, scale=0.15, learned=("active", "loc", "scale")
-    )
+def model(weight: Tensor, active: float | list[float] = 0.25, slab: str = "normal") -> pv.VAE:
+    """A dictionary with these atoms, ``(D, OUT)``, noise of 0.05 and slabs N(1, 0.15²), or others of that size."""
+    values = {"scale": 1.0} if slab in ("half-normal", "exponential") else {"loc": 1.0, "scale": 0.15}
+    active = torch.as_tensor(active)
+    prior = pv.priors.SpikeSlab(len(weight), active=active, slab=slab, **values, learned=("active", *values))
     likelihood = pv.likelihoods.Normal(pv.nn.Dictionary(len(weight), (OUT,), unit_norm=True), 0.05)
     with torch.no_grad():
         likelihood.network.linear.weight.copy_(weight.T)
@@ -66,6 +66,20 @@ def test_a_latent_without_use_becomes_the_feature_that_is_missing():
     assert "revived" in {move.kind for move in moves.moves}
     assert found(vae, truth.features).min() > 0.99
     assert torch.allclose(vae.prior.active(), torch.tensor(0.25), atol=0.08)  # 4.5 standard errors of 600 gates
+
+
+@pytest.mark.parametrize("slab", ["truncated-normal", "half-normal", "exponential"])
+def test_with_positive_slabs_too_it_becomes_the_feature_that_is_missing(slab):
+    truth = source()
+    x, weight = truth.sample(600, 1).data, truth.features.clone()
+    weight[2] = torch.linalg.svd(truth.features, full_matrices=True).Vh[-1]
+    vae = model(weight, slab=slab)
+    moves = moved(vae, x)
+    assert "revived" in {move.kind for move in moves.moves}
+    assert (truth.features @ vae.likelihood.network.weight.detach()).max(1).values.min() > 0.99
+    p = vae.prior.distribution().base_dist
+    assert 0.7 < p.slab.mean[2].item() < 1.3  # codes are near 1; a move has two M steps, and none of a location
+    assert 0.17 < p.probs[2].item() < 0.33  # 4.5 standard errors of 600 gates
 
 
 def test_latents_without_use_are_closed_when_nothing_is_missing():
