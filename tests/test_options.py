@@ -72,9 +72,10 @@ def test_components_and_classes_may_be_given_either_way(tmp_path):
 
 BAD = {
     "spike-slab:activ=0.1": "prior 'spike-slab' has no option 'activ': its options are active, slab, loc, scale, df, "
-    "learned",
+    "concentration, num_active, learned",
     "spike-slab:active=1.5": "active must be between 0 and 1, got 1.5",
-    "spike-slab:slab=cauchy": "slab must be one of normal, laplace, student-t, got 'cauchy'",
+    "spike-slab:slab=cauchy": "slab must be one of normal, laplace, student-t, truncated-normal, half-normal, "
+    "exponential, gamma, got 'cauchy'",
     "spike-slab:active=few": "prior 'spike-slab' cannot be made: TypeError: ",
     "spike-slab:learned=width": "learned must be a collection of names of ['active', 'loc', 'scale'], got ('width',)",
     "spike-slab:dim=3": "prior 'spike-slab' has no option 'dim'",

@@ -150,7 +150,8 @@ def test_a_single_number_of_any_stride_and_dtype_is_hashed(tmp_path):
 
 
 OPTIONS = [
-    *({"prior": prior} for prior in build.PRIORS),
+    *({"prior": prior} for prior in build.PRIORS if prior != "fan"),
+    {"prior": "fan:rays=10", "latent_dim": 20},
     *({"likelihood": name} for name in build.LIKELIHOODS if name not in ("categorical", "autoregressive")),
     *({"likelihood": name, "network": "gru", "num_classes": 3} for name in ("categorical", "autoregressive")),
     {"missing": True, "corrupt": "masking:prob=0.3"},

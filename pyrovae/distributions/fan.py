@@ -16,6 +16,7 @@ from pyrovae.distributions.univariate import SCALAR, Shape
 __all__ = ["Fan", "FanSupport", "fan_code", "fan_planes", "planes_and_rays"]
 
 USUAL_RAYS = 12  # five in six coordinates are zero
+MOST_RAYS = 1000  # that are tried for a number of latents
 TOLERANCE = 1e-4  # of the support, relative to the largest coordinate; float32 rounds to 1e-6
 
 
@@ -109,7 +110,8 @@ def planes_and_rays(dim: int, rays: int | None = None) -> tuple[int, int]:
     if not isinstance(dim, int) or dim < 3:
         raise ValueError(f"dim must be a whole number of at least 3, the fewest rays of a plane, got {dim!r}")
     if rays is None:
-        rays = min((k for k in range(3, dim + 1) if dim % k == 0), key=lambda k: (abs(math.log(k / USUAL_RAYS)), -k))
+        few = [k for k in range(3, min(dim, MOST_RAYS)) if dim % k == 0]
+        rays = min([*few, dim], key=lambda k: (abs(math.log(k / USUAL_RAYS)), -k))
     if dim % rays:
         low = dim // rays * rays or rays
         raise ValueError(f"dim must be a multiple of rays = {rays}, got {dim}: take {low} or {low + rays}")

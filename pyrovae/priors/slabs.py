@@ -45,8 +45,9 @@ class WithSlab(Prior):
             raise ValueError(f"slab must be one of {', '.join(SLABS)}, got {slab!r}")
         for name, value in given.items():
             if value is not None and name not in SLABS[slab]:
-                slabs = ", ".join(each for each, names in SLABS.items() if name in names)
-                raise ValueError(f"{name} is of the slabs {slabs}, got {name} = {value!r} with slab {slab!r}")
+                slabs = [each for each, names in SLABS.items() if name in names]
+                one_of = f"slab{'s' * (len(slabs) > 1)} {', '.join(slabs)}"
+                raise ValueError(f"{name} is of {one_of}, got {name} = {value!r} with slab {slab!r}")
         check_learned(learned, (*own, *SLABS[slab]))
         self.slab, self.dim = slab, check_dim(dim)
         for name in SLABS[slab]:
