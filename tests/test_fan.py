@@ -9,7 +9,7 @@ from torch.distributions import Normal, kl_divergence
 import pyrovae as pv
 from pyrovae import guides, priors
 from pyrovae.distributions import Fan
-from pyrovae.distributions.fan import FanSupport, fan_code, fan_planes
+from pyrovae.distributions.fan import FanSupport, fan_code, fan_planes, planes_and_rays
 from pyrovae.nn import MLP
 
 
@@ -141,3 +141,10 @@ def test_supports_of_digits_differ_by_datum_where_the_bound_is_the_normals():
     assert variety.within < variety.between - 0.05
     assert variety.jaccard > 0.6
     assert pv.metrics.supports(z).density.max() < 0.95
+
+
+@pytest.mark.parametrize(
+    ("dim", "expected"), [(144, (12, 12)), (10, (1, 10)), (10**8, (10**7, 10)), (10**9 + 7, (1, 10**9 + 7))]
+)
+def test_the_usual_number_of_rays_divides_the_latents_and_is_near_twelve(dim, expected):
+    assert planes_and_rays(dim) == expected
