@@ -153,7 +153,7 @@ def build_vae(
         guide = GUIDE
     has_no_encoder = isinstance(guide, str) and guide.partition(":")[0] == GUIDE
     if has_no_encoder and (given := [name for name, value in without_encoder.items() if value]):
-        raise ValueError(f"{given[0]} is for a guide with an encoder, got it with guide {GUIDE!r}, which has none")
+        raise ValueError(f"{given[0]} is for a guide with an encoder, got it with guide {GUIDE!r}")
     if prior_name == "vamp":  # it is made of the guide
         if num_labels is not None:
             raise ValueError(f"prior 'vamp' runs the encoder at inputs without labels, got num_labels = {num_labels}")

@@ -126,7 +126,7 @@ def _rays(like: Tensor, rays: int) -> tuple[Tensor, Tensor]:
 class FanSupport(constraints.Constraint):
     """Codes of a :class:`Fan`: in each plane at most two neighbouring rays are on, and none is negative.
 
-    A class of guides, whose instances have the number of rays, has None.
+    ``rays`` is None in the class of the guide, whose instances know their number of rays.
     """
 
     event_dim = 1

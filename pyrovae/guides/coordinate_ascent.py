@@ -16,11 +16,14 @@ from pyrovae.guides.base import Guide
 
 __all__ = ["CoordinateAscent"]
 
-SIGNAL = 3.0  # of the first annealed sweep; 1 to 10 reach the same bounds, 30 does not
+SIGNAL = 3.0  # energy of an open latent over that of the noise, in the first annealed sweep
 
 
 class _Code(NamedTuple):
-    """q(z|x) of each datum, ``(N, D)``: locations, the log odds of a slab beside its integral, the mean m, and mG."""
+    """q(z|x) of each datum, each ``(N, D)``; ``mean`` is m, ``pull`` is mG.
+
+    ``offset`` is the natural parameter of the gate: ``logits`` minus the log-integral of the slab.
+    """
 
     loc: Tensor
     offset: Tensor
@@ -62,7 +65,7 @@ def _log_integral(slope: Tensor, curvature: Tensor, is_positive: bool) -> tuple[
 class _Posterior:
     """The posterior of the codes of ``x`` under a Normal likelihood with a linear decoder, and its mean-field updates.
 
-    An update takes the ``heat`` of the likelihood, a factor of its precision: 1 is the likelihood itself.
+    An update may be annealed: the precision of the likelihood is multiplied by ``inverse_temperature``, at most 1.
     """
 
     def __init__(self, prior: SpikeSlabDensity, likelihood: LinearNormal, x: Tensor) -> None:
@@ -101,16 +104,18 @@ class _Posterior:
         gain = code.mean * (self.projected - 0.5 * code.pull) - 0.5 * q.variance * self.own
         return (gain - kl_divergence(q, self.prior)).sum(-1, keepdim=True)
 
-    def swept(self, now: _Code, blocks: int, damping: Tensor | float, heat: Tensor | float = 1.0) -> _Code:
+    def swept(
+        self, now: _Code, blocks: int, damping: Tensor | float, inverse_temperature: Tensor | float = 1.0
+    ) -> _Code:
         """Move one block of coordinates after another a share ``damping`` of the way to its best natural parameters."""
-        curvature, dim = heat * self.own + self.slab.curvature, len(self.own)
+        curvature, dim = inverse_temperature * self.own + self.slab.curvature, len(self.own)
         offset = now.offset + damping * (self.offset - now.offset)
         locs, logits, means, pull = [], [], [], now.pull
         width = -(-dim // blocks)
         for start in range(0, dim, width):
             at = slice(start, start + width)
             residual = self.projected[:, at] - pull[:, at] + self.own[at] * now.mean[:, at]
-            slope = heat * residual + self.slab.slope[at]
+            slope = inverse_temperature * residual + self.slab.slope[at]
             locs.append(now.loc[:, at] + damping * (slope / curvature[at] - now.loc[:, at]))
             log_integral, mean = _log_integral(curvature[at] * locs[-1], curvature[at], self.slab.is_positive)
             logits.append(offset[:, at] + log_integral)
@@ -118,8 +123,8 @@ class _Posterior:
             pull = pull + (means[-1] - now.mean[:, at]) @ self.gram[at]
         return _Code(torch.cat(locs, -1), offset, torch.cat(logits, -1), torch.cat(means, -1), pull)
 
-    def coldest(self) -> Tensor:
-        """The heat at which an open latent has only ``SIGNAL`` times the energy of the noise in its direction."""
+    def first_inverse_temperature(self) -> Tensor:
+        """The one at which an open latent has ``SIGNAL`` times the energy of the noise in the direction of its atom."""
         energy = self.prior.slab.variance + self.prior.slab.mean.square()
         return (SIGNAL / (self.own * energy).mean()).clamp(max=1.0)
 
@@ -139,8 +144,8 @@ class CoordinateAscent(Guide):
 
     A sweep moves one quarter of the coordinates after another, four fifths of the way to the natural parameters of
     these densities. Where atoms are far from orthogonal and the noise is small, such sweeps from the prior end in a
-    poor local optimum. Seven of ten sweeps are therefore annealed: they multiply G and r by a factor that rises
-    geometrically to 1, from the one at which an open latent has three times the energy of the noise,
+    poor local optimum. Seven of ten sweeps are therefore annealed: they multiply G and r by an inverse temperature that
+    rises geometrically to 1, from the one at which an open latent has three times the energy of the noise,
     :math:`3 / mean_j(G_{jj} E[z_j^2 | z_j \ne 0])`. Each later sweep is kept where the bound of the datum does not
     fall; elsewhere the next sweep goes half as far. This is the bound itself, at beta 1, also where the objective
     weighs the KL otherwise.
@@ -181,9 +186,9 @@ class CoordinateAscent(Guide):
             posterior = _Posterior(*self._terms(), x)
             now = posterior.start()
             number = int(self.annealed * self.steps)
-            coldest = posterior.coldest()
+            first = posterior.first_inverse_temperature()
             for step in range(number):
-                now = posterior.swept(now, self.blocks, self.damping, coldest ** (1 - step / number))
+                now = posterior.swept(now, self.blocks, self.damping, first ** (1 - step / number))
             return self._ascended(posterior, posterior.density(now), self.steps - number).to_event(1)
 
     def encode(self, x: Tensor) -> Tensor:

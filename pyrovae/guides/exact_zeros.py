@@ -30,8 +30,8 @@ class SpikeSlab(Guide):
     Args:
         network: The trunk of the encoder.
         dim: Number of latent coordinates :math:`D`.
-        slab: ``"normal"`` or ``"laplace"``; ``"truncated-normal"`` or ``"gamma"`` for a prior whose slab is positive. A
-            truncated Normal has an exact KL from all of those but a Gamma, and a Gamma from all.
+        slab: ``"normal"`` or ``"laplace"`` for a prior whose slab is real; ``"truncated-normal"`` or ``"gamma"`` for
+            one whose slab is positive. The KL between slabs is exact, except from a truncated Normal to a Gamma.
 
     The code of x is the mean of the slab where the gate is more likely open than shut, and exactly zero elsewhere.
     """

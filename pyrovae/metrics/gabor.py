@@ -18,8 +18,8 @@ STARTS = (0.2, 0.6)  # widths at the start, between the least and the greatest
 CYCLES = 0.4  # least cycles in a width
 WIDEST, TALLEST = 0.2, 0.25  # greatest width and height, in sides of the patch
 STEPS, RATE = 100, 0.05  # of Adam
-RIDGE = 1e-6  # of the two phases, of which one may vanish on the pixels
-PADDED = 4  # times the side: what the spectrum is taken of
+RIDGE = 1e-6  # added to the squared norms of both phases, because one phase may vanish on the pixels
+PADDED = 4  # side of the padded patch, whose spectrum is taken, by the side of the patch
 
 
 class GaborFit(NamedTuple):
@@ -61,7 +61,7 @@ def gabor_fit(atoms: Tensor) -> GaborFit:
         atoms: ``(D, S, S)`` or ``(D, S * S)``, such as :func:`~pyrovae.metrics.dictionary` of patches. An atom that is
             zero everywhere has an explained variance of 0.
 
-    Raises: ValueError if an atom is no square of at least 6 by 6 pixels, or not finite.
+    Raises: ValueError if an atom is not a square of at least 6 by 6 pixels, or is not finite.
     References: Jones and Palmer (1987), "An evaluation of the two-dimensional Gabor filter model of simple receptive
         fields in cat striate cortex", who fit it in the same way.
     """

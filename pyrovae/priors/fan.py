@@ -30,7 +30,7 @@ class Fan(Prior):
 
     Shape: z has event_shape ``(D,)``; under the data plate ``(N, D)``.
     Units: log_prob in nats, with respect to the area of the planes.
-    Raises: ValueError if ``dim < 3``, ``rays < 3`` or ``dim`` is no multiple of ``rays``.
+    Raises: ValueError if ``dim < 3``, ``rays < 3`` or ``dim`` is not a multiple of ``rays``.
     See also: :class:`pyrovae.guides.Fan`.
     """
 

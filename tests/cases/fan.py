@@ -29,8 +29,8 @@ def code(s, rays):
 
 def normal(loc, scale):
     """Of one plane; of several that are standard Normal, plane by plane."""
-    law = st.multivariate_normal(loc, np.diag(np.square(scale)))
-    return lambda z: law.logpdf(z @ directions(len(z)))
+    density = st.multivariate_normal(loc, np.diag(np.square(scale)))
+    return lambda z: density.logpdf(z @ directions(len(z)))
 
 
 @functools.lru_cache

@@ -129,8 +129,8 @@ PRIOR_LAWS = {
 
 def _pairs(q_laws, p_laws):
     def pairs():
-        laws = [*zip(q_laws, p_laws, strict=True), (q_laws[3], p_laws[2])]
-        return [(q(*map(double, a)), p(*map(double, b))) for (q, a), (p, b) in laws]
+        both = [*zip(q_laws, p_laws, strict=True), (q_laws[3], p_laws[2])]
+        return [(q(*map(double, a)), p(*map(double, b))) for (q, a), (p, b) in both]
 
     return pairs
 
