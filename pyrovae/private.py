@@ -21,6 +21,7 @@ from pyro.optim.optim import _get_state_dict, _load_state_dict
 from pyro.poutine import runtime
 from torch import Tensor, nn
 from torch._decomp import get_decompositions
+from torch._higher_order_ops.invoke_subgraph import invoke_subgraph
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -30,10 +31,11 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.distributions import constraints
 from torch.fx import GraphModule
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, make_fx
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 __all__ = [
     "HIDDEN_WRITES",
@@ -58,6 +60,7 @@ __all__ = [
     "recorded",
     "recording",
     "remove_damaged",
+    "repeated",
     "stored_params",
     "take_out",
     "without_provenance",
@@ -130,6 +133,34 @@ def compiled_by_inductor(module: GraphModule, inputs: Sequence[Tensor]) -> Calla
             return _inductor.compile(module, list(inputs), options=compiler_options)
     finally:
         extensions.disabled = was_disabled
+
+
+def repeated(function: Callable[..., Any], *arguments: object) -> Any:
+    """``function(*arguments)``; a recording without gradients compiles it once, however often it is called.
+
+    The function is one of a module or a class. Arguments and results are tensors, tuples of them, and constants; no
+    result shares its memory with an argument.
+    """
+    assert function.__closure__ is None  # what it closes over would not be part of its name
+    if get_proxy_mode() is None or torch.is_grad_enabled():
+        return function(*arguments)
+    leaves, structure = tree_flatten(arguments)
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    constants = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
+    layouts = [(tuple(x.shape), x.stride(), x.dtype, x.device) for x in tensors]
+    results: list[Any] = []
+
+    def body(*given: Tensor) -> tuple[Tensor, ...]:
+        each = iter(given)
+        filled = [next(each) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        flat, form = tree_flatten(function(*tree_unflatten(filled, structure)))
+        results.append(form)
+        return tuple(flat)
+
+    name = f"{function.__module__}.{function.__qualname__} {constants} {layouts}"
+    subgraph: Any = body  # a function too, unlike its type says
+    flat = invoke_subgraph(subgraph, name, *(x.detach() for x in tensors))
+    return tree_unflatten(list(flat), results[0])
 
 
 def remove_damaged(error: BaseException) -> bool:

@@ -9,9 +9,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pyrovae import private
 from pyrovae.compilation import Unrecordable, record
+from pyrovae.compilation.program import Program
 
 X = torch.linspace(-1, 2, 12).reshape(4, 3)
 
@@ -150,3 +152,48 @@ def test_graphs_of_one_function_and_inputs_of_two_layouts_are_not_the_same(other
 def test_graphs_of_inputs_of_other_strides_are_the_same():
     graphs = [record(lambda x: (x.sum(),), [x]) for x in (X, X.t().contiguous().t())]
     assert graphs[0].same_as(graphs[1])
+
+
+def moved(pair: tuple[Tensor, Tensor], factor: float) -> tuple[Tensor, Tensor]:
+    return factor * (pair[0] + 1) * pair[1], pair[1] * pair[0].sigmoid()
+
+
+def often(*tensors: Tensor, factor: float = 0.5, number: int = 6) -> tuple[Tensor, ...]:
+    """Moves each tensor, of whatever width, many times."""
+    ends = []
+    for x in tensors:
+        pair = x, x.cos()
+        with torch.no_grad():
+            for _ in range(number):
+                pair = private.repeated(moved, pair, factor)
+        ends.append(pair[0] + pair[1])
+    return tuple(ends)
+
+
+def test_a_function_that_is_called_often_gives_its_numbers_and_is_one_function_of_the_compiled_code():
+    """Six calls each for two widths; without ``repeated`` the graph has no functions inside."""
+    x, y = torch.randn(5, 3), torch.randn(5, 4)
+    graph = record(often, [x, y])
+    for got, expected in zip(Program(graph, [x, y])([x, y], graph.outside), often(x, y), strict=True):
+        torch.testing.assert_close(got, expected)
+    calls = [node for node in graph.module.graph.nodes if "invoke_subgraph" in str(node.target)]
+    assert len(calls) == 12
+    assert len({node.args[1] for node in calls}) == 2
+
+
+def test_graphs_with_other_functions_inside_are_not_the_same():
+    def graph(factor):
+        return record(lambda x: often(x, factor=factor), [X])
+
+    assert graph(0.5).same_as(graph(0.5))
+    assert not graph(0.5).same_as(graph(0.25))
+
+
+def test_a_function_that_is_called_often_has_gradients():
+    """It is then recorded as it stands."""
+    x = X.double().requires_grad_()
+
+    def gradient(x):
+        return torch.autograd.grad(private.repeated(moved, (x, x.cos()), 0.5)[0].sum(), x)
+
+    torch.testing.assert_close(record(gradient, [x]).module(x), gradient(x))

@@ -92,7 +92,7 @@ BELOW: dict[str, set[str]] = {
     "vae": {"compilation", "guards"},
     "priors": {"distributions", "hyper"},
     "likelihoods": {"distributions", "hyper", "nn", "private"},
-    "guides": {"distributions", "hyper", "nn"},
+    "guides": {"distributions", "hyper", "nn", "private"},
     "compilation": {"guards", "private", "rows"},
     "distributions": set(),
     "random_state": {"guards"},

@@ -56,7 +56,7 @@ class Graph(NamedTuple):
     def same_as(self, other: Graph) -> bool:
         """Whether compiled code of one is compiled code of the other; inputs may have other strides."""
         return (
-            self.module.code == other.module.code
+            _code(self.module) == _code(other.module)
             and self._inputs() == other._inputs()
             and list(map(layout, self.outside)) == list(map(layout, other.outside))
             and all(_equal(a, b) for a, b in zip(self._constants(), other._constants(), strict=True))
@@ -67,7 +67,9 @@ class Graph(NamedTuple):
         return [(x.shape, x.dtype, x.device) for x in values]
 
     def _constants(self) -> list[Tensor]:
-        return [getattr(self.module, str(n.target)) for n in self.module.graph.nodes if n.op == "get_attr"]
+        parts = [part for part in self.module.modules() if isinstance(part, GraphModule)]
+        read = [getattr(part, str(n.target)) for part in parts for n in part.graph.nodes if n.op == "get_attr"]
+        return [value for value in read if isinstance(value, Tensor)]
 
 
 def record(function: Function, inputs: Sequence[Tensor]) -> Graph:
@@ -191,6 +193,8 @@ def _lift(module: GraphModule) -> tuple[Tensor, ...]:
         if all(user.target in MAKES for user in node.users):
             continue
         tensor = getattr(module, str(node.target))
+        if not isinstance(tensor, Tensor):
+            continue  # a graph inside
         if id(tensor) not in outside:
             after = last[0] if last else graph._root
             with graph.inserting_after(after):
@@ -231,6 +235,10 @@ def _place(error: BaseException) -> str:
         if own:
             return f", in {Path(own[-1].filename).name} line {own[-1].lineno}: {own[-1].line}"
     return ""
+
+
+def _code(module: GraphModule) -> list[str]:
+    return [part.code for part in module.modules() if isinstance(part, GraphModule)]
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

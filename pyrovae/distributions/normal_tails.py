@@ -34,7 +34,7 @@ def log_hazard(a: Tensor) -> Tensor:
     return torch.where(
         is_above,
         HALF_LOG_2_OVER_PI - torch.special.erfcx(above / math.sqrt(2)).log(),
-        -0.5 * below**2 - HALF_LOG_2_PI - torch.special.log_ndtr(-below),
+        -0.5 * below**2 - HALF_LOG_2_PI - torch.log1p(-0.5 * torch.erfc(-below / math.sqrt(2))),
     )
 
 

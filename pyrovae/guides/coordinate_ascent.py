@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pyro.distributions as dist
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
+from pyrovae import private
 from pyrovae.distributions import LinearNormal, TruncatedNormal
 from pyrovae.distributions import SpikeSlab as SpikeSlabDensity
 from pyrovae.distributions.normal_tails import HALF_LOG_2_PI, log_hazard
@@ -62,23 +64,43 @@ def _log_integral(slope: Tensor, curvature: Tensor, is_positive: bool) -> tuple[
     return scale.log() - log_h, (loc + scale * log_h.exp()).clamp(min=0.0)
 
 
-class _Posterior:
-    """The posterior of the codes of ``x`` under a Normal likelihood with a linear decoder, and its mean-field updates.
+class _Posterior(NamedTuple):
+    """The posterior of the codes of some data under a Normal likelihood with a linear decoder, and mean-field updates.
 
     An update may be annealed: the precision of the likelihood is multiplied by ``inverse_temperature``, at most 1.
     """
 
-    def __init__(self, prior: SpikeSlabDensity, likelihood: LinearNormal, x: Tensor) -> None:
+    gram: Tensor  # G
+    projected: Tensor  # the pull of the data on each code, (N, D)
+    logits: Tensor  # of the prior
+    slab: _Slab
+    family: Callable[..., dist.TorchDistribution]  # of the prior's slab
+    parameters: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, prior: SpikeSlabDensity, likelihood: LinearNormal, x: Tensor) -> _Posterior:
         precision = likelihood.scale.square().reciprocal().expand(likelihood.event_shape).reshape(-1)
         weighted = likelihood.weight * precision[:, None]
         centred = x.flatten(1) if x.dim() > 1 else x[:, None]
         centred = centred if likelihood.bias is None else centred - likelihood.bias
         slab = _Slab.of(prior.slab)
         assert slab is not None  # the guide has seen to it
-        self.prior, self.slab = prior, slab
-        self.gram, self.projected = weighted.T @ likelihood.weight, centred @ weighted
-        self.own = self.gram.diagonal()
-        self.offset = prior.logits - slab.log_normalizer  # the best one
+        parameters = tuple(getattr(prior.slab, name) for name in prior.slab.arg_constraints)
+        gram, projected = weighted.T @ likelihood.weight, centred @ weighted
+        return cls(gram, projected, prior.logits, slab, type(prior.slab), parameters)
+
+    @property
+    def prior(self) -> SpikeSlabDensity:
+        return SpikeSlabDensity(self.logits, self.family(*self.parameters))
+
+    @property
+    def own(self) -> Tensor:
+        return self.gram.diagonal()
+
+    @property
+    def offset(self) -> Tensor:
+        """The best one."""
+        return self.logits - self.slab.log_normalizer
 
     def slabs(self, loc: Tensor, curvature: Tensor) -> dist.TorchDistribution:
         family = TruncatedNormal if self.slab.is_positive else dist.Normal
@@ -90,7 +112,7 @@ class _Posterior:
     def start(self) -> _Code:
         """The prior of each datum."""
         mean = self.prior.mean
-        start = self.prior.slab.mean, self.offset, self.prior.logits, mean, mean @ self.gram
+        start = self.prior.slab.mean, self.offset, self.logits, mean, mean @ self.gram
         return _Code(*(each.expand_as(self.projected) for each in start))
 
     def code(self, q: SpikeSlabDensity) -> _Code:
@@ -123,10 +145,19 @@ class _Posterior:
             pull = pull + (means[-1] - now.mean[:, at]) @ self.gram[at]
         return _Code(torch.cat(locs, -1), offset, torch.cat(logits, -1), torch.cat(means, -1), pull)
 
-    def first_inverse_temperature(self) -> Tensor:
-        """The one at which an open latent has ``SIGNAL`` times the energy of the noise in the direction of its atom."""
-        energy = self.prior.slab.variance + self.prior.slab.mean.square()
-        return (SIGNAL / (self.own * energy).mean()).clamp(max=1.0)
+    def ascended(self, now: _Code, bound: Tensor, damping: Tensor, blocks: int) -> tuple[_Code, Tensor, Tensor]:
+        """A sweep, kept where the bound does not fall; elsewhere half the ``damping`` for the next one."""
+        there = self.swept(now, blocks, damping)
+        reached = self.bound(there)
+        rises = reached >= bound
+        kept = _Code(*(torch.where(rises, new, old) for new, old in zip(there, now, strict=True)))
+        return kept, torch.where(rises, reached, bound), torch.where(rises, damping, 0.5 * damping)
+
+    def inverse_temperatures(self, steps: int) -> Tensor:
+        """From the one at which an open latent has ``SIGNAL`` times the energy of the noise along its atom; below 1."""
+        slab = self.prior.slab
+        first = (SIGNAL / (self.own * (slab.variance + slab.mean.square())).mean()).clamp(max=1.0)
+        return first ** (1 - torch.arange(steps, device=first.device) / steps)
 
 
 class CoordinateAscent(Guide):
@@ -183,13 +214,12 @@ class CoordinateAscent(Guide):
 
     def distribution(self, x: Tensor) -> dist.TorchDistribution:
         with torch.no_grad():
-            posterior = _Posterior(*self._terms(), x)
+            posterior = _Posterior.of(*self._terms(), x)
             now = posterior.start()
-            number = int(self.annealed * self.steps)
-            first = posterior.first_inverse_temperature()
-            for step in range(number):
-                now = posterior.swept(now, self.blocks, self.damping, first ** (1 - step / number))
-            return self._ascended(posterior, posterior.density(now), self.steps - number).to_event(1)
+            annealed = int(self.annealed * self.steps)
+            for inverse in posterior.inverse_temperatures(annealed).unbind():
+                now = private.repeated(_Posterior.swept, posterior, now, self.blocks, self.damping, inverse)
+            return self._ascended(posterior, posterior.density(now), self.steps - annealed).to_event(1)
 
     def encode(self, x: Tensor) -> Tensor:
         q = self.distribution(x).base_dist
@@ -197,17 +227,13 @@ class CoordinateAscent(Guide):
 
     def refined(self, start: dist.TorchDistribution, x: Tensor, steps: int) -> SpikeSlabDensity:
         """q(z|x) after some sweeps from a spike-and-slab ``start``, without ``to_event``; no bound falls."""
-        return self._ascended(_Posterior(*self._terms(), x), start.base_dist, steps)
+        return self._ascended(_Posterior.of(*self._terms(), x), start.base_dist, steps)
 
     def _ascended(self, posterior: _Posterior, start: SpikeSlabDensity, steps: int) -> SpikeSlabDensity:
         now = posterior.code(start)
         bound, damping = posterior.bound(now), torch.full_like(now.loc[:, :1], self.damping)
         for _ in range(steps):
-            there = posterior.swept(now, self.blocks, damping)
-            reached = posterior.bound(there)
-            rises = reached >= bound
-            now = _Code(*(torch.where(rises, new, old) for new, old in zip(there, now, strict=True)))
-            bound, damping = torch.where(rises, reached, bound), torch.where(rises, damping, 0.5 * damping)
+            now, bound, damping = private.repeated(_Posterior.ascended, posterior, now, bound, damping, self.blocks)
         return posterior.density(now)
 
     def _terms(self) -> tuple[SpikeSlabDensity, LinearNormal]:
