@@ -119,6 +119,11 @@ def _resolved(_: click.Context, __: click.Parameter, value: str | None) -> str |
     help="Sweeps of coordinate ascent after the encoder, for spike-slab with --network dictionary --likelihood normal.",
 )
 @click.option(
+    "--target-l0",
+    type=click.FloatRange(0, min_open=True),
+    help="Active latents per datum: the noise scale of a normal or laplace likelihood moves until it has so many.",
+)
+@click.option(
     "--corrupt",
     help=f"What the encoder sees in place of x while it trains: {', '.join(CORRUPTIONS)}; or mymodule.my_function. "
     "Hyper-parameters follow, gaussian:scale=0.5, masking:prob=0.3.",

@@ -20,7 +20,7 @@ from pyrovae.cli.errors import explained
 from pyrovae.cli.loggers import loggers
 from pyrovae.cli.reporting import measure
 from pyrovae.data import Data, OnDisk
-from pyrovae.features import Moves
+from pyrovae.features import Moves, TargetL0
 from pyrovae.likelihoods import Likelihood
 from pyrovae.places import Place
 from pyrovae.train import History
@@ -114,6 +114,11 @@ def prepare(
     check_support(vae, dataset, lambda: pv.data.rows(*asked))
     _check_corruption(options["corrupt"], vae, dataset)
     _penalties(options, vae)
+    for target in _targets(options, dataset):
+        try:
+            target.check(vae)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"--target-l0: {error}") from error
     return Prepared(vae, dataset, likelihood, binarize, epochs)
 
 
@@ -125,6 +130,7 @@ def train_run(place: Place, data: str, options: dict[str, Any], prepared: Prepar
     sections = {**config, "versions": versions}
     settings = {"data": config["data"]["name"], **config["fit"]}
     moves = [Moves(dataset.in_memory)] if Moves.are_possible(vae) else []
+    said: list[Moves | TargetL0] = [*moves, *_targets(options, dataset)]
     history = pv.fit(
         vae,
         dataset,
@@ -132,7 +138,7 @@ def train_run(place: Place, data: str, options: dict[str, Any], prepared: Prepar
         optim=optimizer(options, dataset, epochs),
         seed=options["seed"],
         callbacks=[
-            *moves,
+            *said,
             *loggers(options["log"], place.folder, place.out.name, settings),
             pv.train.Checkpoint(place.folder, resume=True, sections=sections),
         ],
@@ -140,10 +146,15 @@ def train_run(place: Place, data: str, options: dict[str, Any], prepared: Prepar
         **training(options, prepared),
     )
     place.settle()
-    for each in moves:
+    for each in said:
         if not options["quiet"]:
             click.echo(f"dictionary: {each.summary()}", err=True)
     return history
+
+
+def _targets(options: dict[str, Any], dataset: Data) -> list[TargetL0]:
+    target = options.get("target_l0")
+    return [] if target is None else [TargetL0(dataset.in_memory, target)]
 
 
 def measure_run(
